@@ -1,0 +1,29 @@
+"""The home, its configuration and its store, as one Dagster resource."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from winnow.config import Config, load_config
+from winnow.home import Home
+from winnow.store import Store
+
+
+class Workspace(dg.ConfigurableResource):
+    """``home`` is WINNOW_HOME when empty. At the end of a run the store is published once, if it changed."""
+
+    home: str = ""
+
+    @property
+    def paths(self) -> Home:
+        return Home.from_environment(self.home or None)
+
+    def config(self) -> Config:
+        """Read ``winnow.toml`` as it is now."""
+        return load_config(self.paths.config)
+
+    def store(self) -> Store:
+        return Store(self.paths, self.config().store)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        self.store().publish()

@@ -1,0 +1,56 @@
+"""New, changed and deleted files of the corpus locations become one ``shards`` partition and one ingest run."""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+
+from resources.partitions import SHARDS
+from resources.workspace import Workspace
+from winnow.errors import UserError
+from winnow.store.corpus import known_shards
+from winnow.store.store import open_published
+from winnow.text.deliveries import Known, closed, plan, scan
+
+ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def active_runs(instance: dg.DagsterInstance, *jobs: str) -> int:
+    """Return how many runs of these jobs wait or work."""
+    return sum(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=ACTIVE)) for job in jobs)
+
+
+@dg.sensor(job_name="ingest", minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
+    """Deliver closed files: a file counts as closed when size and time did not change between two looks (the cursor)."""
+    home = workspace.paths
+    files = scan(home, workspace.config().corpus)
+    ready = closed(json.loads(context.cursor) if context.cursor else {})
+    cursor = json.dumps({file.shard: file.fingerprint for file in files})
+    try:
+        with open_published(home) as connection:
+            known = known_shards(connection)
+    except UserError:  # nothing has been published yet
+        known = Known({}, 0)
+    delivery = plan(files, known, ready)
+    if active_runs(context.instance, "ingest"):
+        return dg.SensorResult(skip_reason=dg.SkipReason("an earlier delivery is being read"), cursor=cursor)
+    if not delivery:
+        open_files = len(plan(files, known).files)
+        waiting = f"; {open_files} not closed yet" if open_files else ""
+        return dg.SensorResult(skip_reason=dg.SkipReason(f"{len(files)} files, none to read{waiting}"), cursor=cursor)
+    if delivery.key in context.instance.get_dynamic_partitions("shards"):
+        reason = f"{delivery.key} was requested before; if its run failed, run that partition again by hand"
+        return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
+    delivery.save(home)
+    return dg.SensorResult(
+        dynamic_partitions_requests=[SHARDS.build_add_request([delivery.key])],
+        run_requests=[dg.RunRequest(run_key=delivery.key, partition_key=delivery.key)],
+        cursor=cursor,
+    )

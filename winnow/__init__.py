@@ -1,0 +1,1 @@
+"""Winnow: pretraining-data curation with a metadata store."""

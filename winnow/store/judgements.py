@@ -1,0 +1,102 @@
+"""Judgements on documents: who has none yet, their texts in batches of bounded size, and writing what was found.
+
+A judgement is keyed by document, method and version; it is computed once for each document, whichever shard brought it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from winnow.store.schema import tables
+from winnow.store.store import Store
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+IN_BATCHES = "SELECT DISTINCT o.doc_id FROM occurrences o JOIN shards s USING (shard) WHERE list_contains($batches, s.batch)"
+
+
+def pending(
+    store: Store, table: str, version_column: str, version: str, batches: Sequence[str] | None = None
+) -> pa.Table:
+    """Return the documents that ``table`` has no row of the given version for, sorted by ``doc_id``.
+
+    ``batches`` limits them to documents that occur in shards of those ``shards`` partitions. Columns: doc_id, source,
+    characters.
+    """
+    definition = tables()[table]
+    if version_column not in {name for name, _, _ in definition.columns}:
+        raise KeyError(f"table {table} has no column {version_column}")
+    with store.scratch(table, "documents") as connection:
+        scope = ""
+        if batches is not None:
+            connection.register("in_scope", _occurring_in(store, batches))
+            scope = "SEMI JOIN in_scope USING (doc_id)"
+        return connection.execute(
+            f"""
+            SELECT doc_id, source, characters FROM documents {scope}
+            ANTI JOIN (SELECT doc_id FROM {table} WHERE "{version_column}" = $version) done USING (doc_id)
+            ORDER BY doc_id
+            """,  # noqa: S608 - names are the schema's own
+            {"version": version},
+        ).to_arrow_table()
+
+
+def unjudged(store: Store, stage: str, version: str) -> pa.Table:
+    """Return the documents that a stage with sparse results has not seen, sorted by ``doc_id``."""
+    return store.arrow(
+        """
+        SELECT doc_id FROM documents
+        ANTI JOIN (SELECT doc_id FROM judged WHERE stage = $stage AND version = $version) seen USING (doc_id)
+        ORDER BY doc_id
+        """,
+        {"stage": stage, "version": version},
+    )
+
+
+def _occurring_in(store: Store, batches: Sequence[str]) -> pa.Table:
+    return store.arrow(IN_BATCHES, {"batches": list(batches)})
+
+
+def count_in(store: Store, batches: Sequence[str]) -> int:
+    """Return how many documents occur in the shards of the given partitions."""
+    return len(_occurring_in(store, batches))
+
+
+def texts_of(store: Store, documents: pa.Table, rows: int = 20_000) -> Iterator[pa.Table]:
+    """Yield (doc_id, text) of the given documents in tables of at most ``rows``, sorted by ``doc_id`` inside each.
+
+    ``documents`` needs a ``doc_id`` column; sorted input gives sorted output. Which documents share a table is no part of any result: methods are
+    free of batch and order.
+    """
+    for start in range(0, len(documents), rows):
+        ids = documents.slice(start, rows).select(["doc_id"])
+        with store.scratch("texts") as connection:
+            connection.register("wanted", ids)
+            found = connection.execute(
+                "SELECT doc_id, text FROM texts SEMI JOIN wanted USING (doc_id) ORDER BY doc_id"
+            ).to_arrow_table()
+        if len(found) != len(ids):
+            raise LookupError(f"{len(ids) - len(found)} of {len(ids)} documents have no text part in {store.home.parts}: deliver their files again")
+        yield found.set_column(1, "text", found["text"].cast(pa.large_string()))
+
+
+def all_texts(store: Store, documents: pa.Table) -> pa.Table:
+    """Return (doc_id, text) of documents sorted by ``doc_id`` as one table in that order; mind the memory."""
+    pieces = list(texts_of(store, documents))
+    if pieces:
+        return pa.concat_tables(pieces).combine_chunks()
+    return pa.table({"doc_id": pa.array([], pa.uuid()), "text": pa.array([], pa.large_string())})
+
+
+def mark_judged(connection: Connection, stage: str, version: str, documents: pa.Table) -> None:
+    """Record that a sparse stage has seen these documents."""
+    connection.register("seen_now", documents.select(["doc_id"]))
+    connection.execute(
+        "INSERT INTO judged (stage, version, doc_id) SELECT $stage, $version, doc_id FROM seen_now",
+        {"stage": stage, "version": version},
+    )
+    connection.unregister("seen_now")

@@ -1,0 +1,321 @@
+"""The store: short transactions, parts, snapshots for computing, and the published file that users query.
+
+DuckDB lets one process write and then nobody else read, so: compute with no connection open (:meth:`Store.scratch`),
+then one short transaction (:meth:`Store.write`); users read a published copy (:meth:`Store.publish`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from winnow.config import Store as StoreSettings
+from winnow.errors import UserError
+from winnow.home import Home
+from winnow.store.backends import SETTINGS, configure, make_backend, open_waiting
+from winnow.store.parts import Part, conform, write_parts
+from winnow.store.schema import SCHEMA_VERSION, tables
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+
+def now() -> datetime:
+    """Return the present time in UTC without a zone, as the store keeps it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Store:
+    """One working store; cheap to make, opens nothing until asked."""
+
+    def __init__(self, home: Home, settings: StoreSettings) -> None:
+        self.home, self.settings = home, settings
+        self.backend = make_backend(home.store, settings, home.scratch)
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open the working store for an instant of reading; it blocks writers, so hold it no longer than a query."""
+        if not self.backend.exists():
+            with self.write():
+                pass
+        connection = open_waiting(self.backend, True, self.settings.lock_wait_seconds)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open one transaction: committed when the block ends, rolled back when it raises, closed either way."""
+        connection = open_waiting(self.backend, False, self.settings.lock_wait_seconds)
+        try:
+            connection.execute("BEGIN")
+            try:
+                _migrate(connection)
+                yield connection
+                set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        finally:
+            connection.close()
+
+    @contextmanager
+    def scratch(self, *names: str, **queries: str) -> Iterator[Connection]:
+        """Open an in-memory database to compute in, holding one consistent state and no lock.
+
+        ``names`` are tables of the store: small ones are copied, parts are views over the live files. ``queries`` add
+        relations that are the result of a SELECT over the working store. Memory and spill follow the settings.
+        """
+        copies: dict[str, pa.Table] = {}
+        wanted = [tables()[name] for name in names]
+        with self.read() as connection:
+            for table in wanted:
+                if not table.parts:
+                    copies[table.name] = connection.execute(f"SELECT * FROM {table.name}").to_arrow_table()  # noqa: S608
+            for name, query in queries.items():
+                copies[name] = connection.execute(query).to_arrow_table()
+            if any(table.parts for table in wanted) and "documents" not in copies:
+                copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
+            live = live_parts(connection)
+        memory = duckdb.connect(":memory:", config=dict(SETTINGS))
+        try:
+            configure(memory, self.settings, self.home.scratch)
+            for name, rows in copies.items():
+                memory.register(name, rows)
+            for table in wanted:
+                if table.parts:
+                    memory.execute(f"CREATE VIEW {table.name} AS {self._view(table.name, live)}")
+            yield memory
+        finally:
+            memory.close()
+
+    def query(self, sql: str, parameters: dict[str, Any] | list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Run one SELECT on the working store's tables and return its rows."""
+        with self.read() as connection:
+            return connection.execute(sql, parameters or {}).fetchall()
+
+    def arrow(self, sql: str, parameters: dict[str, Any] | list[Any] | None = None) -> pa.Table:
+        """Run one SELECT on the working store's tables and return it as Arrow."""
+        with self.read() as connection:
+            return connection.execute(sql, parameters or {}).to_arrow_table()
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def write_parts(self, kind: str, rows: Iterable[pa.Table]) -> list[Part]:
+        """Write bulk rows as parts; make them live with :func:`add_parts` inside a transaction."""
+        return write_parts(self.home.parts, kind, rows)
+
+    def part_path(self, kind: str, digest: str) -> Path:
+        return self.home.parts / kind / f"{digest}.parquet"
+
+    def _view(self, name: str, live: dict[str, list[str]]) -> str:
+        """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files."""
+        table = tables()[name]
+        columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
+        paths = [str(self.part_path(name, part)).replace("'", "''") for part in live.get(name, [])]
+        if not paths:
+            typed = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind, _ in table.columns)
+            return f"SELECT {typed} WHERE false"
+        files = "read_parquet([" + ", ".join(f"'{path}'" for path in paths) + "])"
+        if name == "texts":
+            return f"SELECT {columns} FROM {files} SEMI JOIN documents USING (doc_id, shard, row)"  # noqa: S608
+        if table.document:
+            return f"SELECT {columns} FROM {files} SEMI JOIN documents USING ({table.document})"  # noqa: S608
+        return f"SELECT {columns} FROM {files}"  # noqa: S608
+
+    # -- publishing -------------------------------------------------------------------------------------------------
+
+    def publish(self) -> bool:
+        """Swap in a fresh ``winnow.duckdb`` if the store has changed since the last one; returns whether it did.
+
+        The copy is made under a temporary name and renamed, so a shell that holds the old file open keeps one whole
+        state and blocks nobody.
+        """
+        if not self.backend.exists():
+            return False
+        self.home.store.mkdir(parents=True, exist_ok=True)
+        with (self.home.store / "publish.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with self.read() as connection:
+                generation = get_meta(connection, "generation")
+                if generation == self._published_generation():
+                    return False
+                copies = {
+                    table.name: connection.execute(f"SELECT * FROM {table.name}").to_arrow_table()  # noqa: S608
+                    for table in tables().values()
+                    if not table.parts and not table.internal
+                }
+                live = live_parts(connection)
+            temporary = self.home.root / f".winnow-{uuid.uuid4().hex}.duckdb"
+            try:
+                self._fill(temporary, copies, live)
+                os.replace(temporary, self.home.published)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def _fill(self, path: Path, copies: dict[str, pa.Table], live: dict[str, list[str]]) -> None:
+        connection = duckdb.connect(path, config=dict(SETTINGS))
+        try:
+            configure(connection, self.settings, self.home.scratch)
+            for name, rows in copies.items():
+                connection.execute(tables()[name].create())
+                insert(connection, name, rows)
+            for table in tables().values():
+                if table.parts:
+                    connection.execute(f"CREATE VIEW {table.name} AS {self._view(table.name, live)}")
+            for statement in PUBLISHED_VIEWS:
+                connection.execute(statement)
+            _comment(connection)
+            connection.execute("CHECKPOINT")
+        finally:
+            connection.close()
+
+    def _published_generation(self) -> str | None:
+        try:
+            with open_published(self.home) as connection:
+                return get_meta(connection, "generation")
+        except (UserError, duckdb.Error):
+            return None
+
+
+PUBLISHED_VIEWS = (
+    """
+    CREATE TABLE scores_wide AS
+    WITH latest AS (
+        SELECT DISTINCT ON (checkpoint, reference) checkpoint, reference, model
+        FROM influence_models JOIN checkpoints USING (checkpoint)
+        ORDER BY checkpoint, reference, sequence DESC
+    ),
+    current_model AS (
+        SELECT model FROM latest JOIN checkpoints USING (checkpoint) ORDER BY sequence DESC LIMIT 1
+    )
+    SELECT doc_id, source, s.score AS influence, s.checkpoint AS influence_checkpoint,
+           gopher_passed, c.cluster, d.keeper_id, coalesce(k.contaminated, false) AS contaminated
+    FROM documents
+    LEFT JOIN (SELECT * FROM scores WHERE version IN (SELECT model FROM current_model)) s USING (doc_id)
+    LEFT JOIN signals USING (doc_id)
+    LEFT JOIN (SELECT doc_id, cluster FROM clusters
+               QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY clustering DESC) = 1) c USING (doc_id)
+    LEFT JOIN (SELECT doc_id, keeper_id FROM duplicates WHERE kind = 'near') d USING (doc_id)
+    LEFT JOIN (SELECT doc_id, bool_or(contaminated) AS contaminated FROM contamination GROUP BY doc_id) k USING (doc_id)
+    """,
+)
+
+
+def open_published(home: Home) -> Connection:
+    """Open the published file read-only. Raises :class:`UserError` when there is none."""
+    if not home.published.exists():
+        raise UserError(f"{home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME")
+    return duckdb.connect(home.published, read_only=True, config=dict(SETTINGS))
+
+
+def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
+    """Return the store of a home; without ``settings``, as its ``winnow.toml`` says."""
+    if settings is None:
+        from winnow.config import load_config
+
+        settings = load_config(home.config).store
+    return Store(home, settings)
+
+
+# -- inside a transaction -------------------------------------------------------------------------------------------
+
+
+def insert(connection: Connection, name: str, rows: pa.Table) -> None:
+    """Append Arrow rows to a table, columns matched by name; absent columns are null."""
+    if not len(rows):
+        return
+    connection.register("incoming_rows", conform(name, rows))
+    connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming_rows")  # noqa: S608
+    connection.unregister("incoming_rows")
+
+
+def replace_rows(connection: Connection, name: str, rows: pa.Table, keys: Sequence[str]) -> None:
+    """Insert rows after deleting those with the same values of ``keys``."""
+    if not len(rows):
+        return
+    connection.register("replacing_rows", rows.select(list(keys)))
+    same = " AND ".join(f'{name}."{key}" IS NOT DISTINCT FROM replacing_rows."{key}"' for key in keys)
+    connection.execute(f"DELETE FROM {name} WHERE EXISTS (SELECT 1 FROM replacing_rows WHERE {same})")  # noqa: S608
+    connection.unregister("replacing_rows")
+    insert(connection, name, rows)
+
+
+def insert_row(connection: Connection, name: str, **values: Any) -> None:
+    """Append one row given by column name."""
+    columns = ", ".join(f'"{column}"' for column in values)
+    marks = ", ".join(f"${column}" for column in values)
+    connection.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", values)  # noqa: S608
+
+
+def add_parts(connection: Connection, parts: Iterable[Part]) -> None:
+    """Make parts live; one that already is stays as it is."""
+    for part in parts:
+        known = connection.execute("SELECT 1 FROM parts WHERE part = $part", {"part": part.digest}).fetchone()
+        if not known:
+            insert_row(
+                connection, "parts", part=part.digest, kind=part.kind, rows=part.rows, bytes=part.bytes, added_at=now()
+            )
+
+
+def live_parts(connection: Connection) -> dict[str, list[str]]:
+    """Return the live part digests by kind, sorted."""
+    live: dict[str, list[str]] = {}
+    for kind, part in connection.execute("SELECT kind, part FROM parts ORDER BY kind, part").fetchall():
+        live.setdefault(kind, []).append(part)
+    return live
+
+
+def get_meta(connection: Connection, key: str) -> str | None:
+    row = connection.execute("SELECT value FROM meta WHERE key = $key", {"key": key}).fetchone()
+    return row[0] if row else None
+
+
+def set_meta(connection: Connection, key: str, value: str) -> None:
+    connection.execute("DELETE FROM meta WHERE key = $key", {"key": key})
+    insert_row(connection, "meta", key=key, value=value)
+
+
+
+def _migrate(connection: Connection) -> None:
+    """Create what is missing; refuse a store that a newer Winnow wrote."""
+    connection.execute(tables()["meta"].create())
+    found = get_meta(connection, "schema_version")
+    if found is not None and int(found) > SCHEMA_VERSION:
+        raise UserError(
+            f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: upgrade winnow, or use another WINNOW_HOME"
+        )
+    if found is None:
+        for table in tables().values():
+            if not table.parts:
+                connection.execute(table.create())
+        set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+
+
+def _comment(connection: Connection) -> None:
+    """Carry every column's meaning into the published file, where DESCRIBE-like tools can show it."""
+    for table in tables().values():
+        kind = "VIEW" if table.parts else "TABLE"
+        if table.internal:
+            continue
+        connection.execute(f"COMMENT ON {kind} {table.name} IS '{_quoted(table.meaning)}'")
+        for column, _, meaning in table.columns:
+            connection.execute(f"COMMENT ON COLUMN {table.name}.\"{column}\" IS '{_quoted(meaning)}'")
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")
