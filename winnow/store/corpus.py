@@ -25,6 +25,7 @@ from winnow.config import Corpus
 from winnow.identity import digest, digest_file, ids_to_numpy
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
 from winnow.store.schema import tables
+from winnow.store.stages import Stage
 from winnow.store.store import Store, add_parts, get_meta, insert, now, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
 from winnow.text.readers import FieldMap, Limits, ShardReader
@@ -53,6 +54,10 @@ class Delivered:
     documents_removed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def changed(self) -> bool:
+        return bool(self.shards or self.withdrawn)
+
 
 def known_shards(connection: Connection) -> Known:
     """Return size and modification time of every shard as it was last read."""
@@ -70,10 +75,13 @@ def deliver(
     store: Store,
     corpus: Corpus,
     delivery: Delivery,
-    run_id: str,
+    work: Stage,
     progress: Callable[[str], None] = log.info,
 ) -> Delivered:
-    """Read a delivery and replace, add or withdraw its shards; a file that is unchanged is left alone."""
+    """Read a delivery and replace, add or withdraw its shards; a file that is unchanged is left alone.
+
+    ``work`` names the run and the ``shards`` partition, and is finished in the transaction that commits the rows.
+    """
     report = Delivered()
     stage = store.home.scratch / f"delivery-{uuid.uuid4().hex}"
     known = {row[0]: row[1:] for row in store.query("SELECT shard, sha256, reader, bytes, mtime_ns FROM shards")}
@@ -89,19 +97,21 @@ def deliver(
                 continue
             reader = ShardReader(
                 Path(file.path),
-                FieldMap(source.text_field, source.id_field or None, source.url_field or None, source.date_field or None),
+                FieldMap(
+                    source.text_field, source.id_field or None, source.url_field or None, source.date_field or None
+                ),
                 Limits(max_record_bytes=corpus.max_record_bytes),
             )
             if before and before[1] == reader_digest and before[0] == _digest_if_readable(file):
                 staged.touched.append(file)
                 report.unchanged += 1
                 continue
-            staged.read(file, reader, reader_digest, texts, delivery.key, run_id, report, progress)
+            staged.read(file, reader, reader_digest, texts, work, report, progress)
         texts.cut()
         gone = [shard for shard in delivery.withdrawn if shard in known]
         report.withdrawn = len(gone)
         if staged.shards or gone or staged.touched:
-            _commit(store, corpus, staged, gone, texts.parts, report)
+            _commit(store, corpus, staged, gone, texts.parts, report, work)
     finally:
         texts.abandon()
         staged.close()
@@ -132,8 +142,7 @@ class Staged:
         reader: ShardReader,
         reader_digest: str,
         texts: PartWriter,
-        batch: str,
-        run_id: str,
+        work: Stage,
         report: Delivered,
         progress: Callable[[str], None],
     ) -> None:
@@ -169,7 +178,7 @@ class Staged:
         self.shards.append(
             {
                 "shard": file.shard,
-                "batch": batch,
+                "batch": work.partition,
                 "source": file.source,
                 "path": file.path,
                 "format": reader.format,
@@ -182,7 +191,7 @@ class Staged:
                 "quarantined": reader.quarantined,
                 "failed": reader.failed,
                 "delivered_at": now(),
-                "run_id": run_id,
+                "run_id": work.run_id,
             }
         )
         report.shards += 1
@@ -221,7 +230,13 @@ def _with_shard(documents: pa.Table, file: DeliveredFile) -> pa.Table:
 
 
 def _commit(
-    store: Store, corpus: Corpus, staged: Staged, gone: list[str], texts: list[Part], report: Delivered
+    store: Store,
+    corpus: Corpus,
+    staged: Staged,
+    gone: list[str],
+    texts: list[Part],
+    report: Delivered,
+    work: Stage,
 ) -> None:
     shards = [str(row["shard"]) for row in staged.shards]
     affected = pa.table({"shard": pa.array([*shards, *gone], pa.string())})
@@ -235,7 +250,9 @@ def _commit(
     with store.write() as connection:
         connection.register("affected", affected)
         connection.register("priorities", priorities)
-        connection.execute("CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)")
+        connection.execute(
+            "CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
+        )
         for name in ("occurrences", "quarantine", "shards"):
             connection.execute(f"DELETE FROM {name} WHERE shard IN (SELECT shard FROM affected)")  # noqa: S608
         for spool in staged.occurrences:
@@ -262,13 +279,18 @@ def _commit(
         )
         connection.execute("DELETE FROM documents WHERE doc_id IN (SELECT doc_id FROM touched)")
         connection.execute(DERIVE_DOCUMENTS)
-        connection.execute("CREATE TEMP TABLE vanished AS SELECT doc_id FROM existed ANTI JOIN documents USING (doc_id)")
+        connection.execute(
+            "CREATE TEMP TABLE vanished AS SELECT doc_id FROM existed ANTI JOIN documents USING (doc_id)"
+        )
         _drop_judgements(connection)
         report.documents_removed = _count(connection, "vanished")
-        added = "(SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id) ANTI JOIN existed USING (doc_id))"
+        added = (
+            "(SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id) ANTI JOIN existed USING (doc_id))"
+        )
         report.documents_added = _count(connection, added)
         set_meta(connection, "corpus_digest", _digest_documents(connection))
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
+        work.finish(connection, report.occurrences)
 
 
 DERIVE_DOCUMENTS = """

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from winnow.store.schema import tables
-from winnow.store.store import Store
+from winnow.store.store import Store, load
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
-IN_BATCHES = "SELECT DISTINCT o.doc_id FROM occurrences o JOIN shards s USING (shard) WHERE list_contains($batches, s.batch)"
+IN_BATCHES = (
+    "SELECT DISTINCT o.doc_id FROM occurrences o JOIN shards s USING (shard) WHERE list_contains($batches, s.batch)"
+)
 
 
 def pending(
@@ -27,21 +28,15 @@ def pending(
     ``batches`` limits them to documents that occur in shards of those ``shards`` partitions. Columns: doc_id, source,
     characters.
     """
-    definition = tables()[table]
-    if version_column not in {name for name, _, _ in definition.columns}:
-        raise KeyError(f"table {table} has no column {version_column}")
-    with store.scratch(table, "documents") as connection:
+    with store.scratch(table, "documents", only={version_column: version}) as connection:
         scope = ""
         if batches is not None:
-            connection.register("in_scope", _occurring_in(store, batches))
+            load(connection, "in_scope", _occurring_in(store, batches))
             scope = "SEMI JOIN in_scope USING (doc_id)"
         return connection.execute(
             f"""
-            SELECT doc_id, source, characters FROM documents {scope}
-            ANTI JOIN (SELECT doc_id FROM {table} WHERE "{version_column}" = $version) done USING (doc_id)
-            ORDER BY doc_id
-            """,  # noqa: S608 - names are the schema's own
-            {"version": version},
+            SELECT doc_id, source, characters FROM documents {scope} ANTI JOIN {table} USING (doc_id) ORDER BY doc_id
+            """  # noqa: S608 - names are the schema's own
         ).to_arrow_table()
 
 
@@ -75,12 +70,14 @@ def texts_of(store: Store, documents: pa.Table, rows: int = 20_000) -> Iterator[
     for start in range(0, len(documents), rows):
         ids = documents.slice(start, rows).select(["doc_id"])
         with store.scratch("texts") as connection:
-            connection.register("wanted", ids)
+            load(connection, "wanted", ids)
             found = connection.execute(
                 "SELECT doc_id, text FROM texts SEMI JOIN wanted USING (doc_id) ORDER BY doc_id"
             ).to_arrow_table()
         if len(found) != len(ids):
-            raise LookupError(f"{len(ids) - len(found)} of {len(ids)} documents have no text part in {store.home.parts}: deliver their files again")
+            raise LookupError(
+                f"{len(ids) - len(found)} of {len(ids)} documents have no text part in {store.home.parts}: deliver their files again"
+            )
         yield found.set_column(1, "text", found["text"].cast(pa.large_string()))
 
 

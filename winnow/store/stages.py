@@ -71,5 +71,7 @@ class Stage:
 
 def pinned(store: Store, stage: str, key: str) -> str | None:
     """Return the output of a stage that was fitted once for this key, else None."""
-    rows = store.query("SELECT output FROM stage_keys WHERE stage = $stage AND key = $key", {"stage": stage, "key": key})
+    rows = store.query(
+        "SELECT output FROM stage_keys WHERE stage = $stage AND key = $key", {"stage": stage, "key": key}
+    )
     return rows[0][0] if rows else None

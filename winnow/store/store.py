@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.store.backends import SETTINGS, configure, make_backend, open_waiting
 from winnow.store.parts import Part, conform, write_parts
-from winnow.store.schema import SCHEMA_VERSION, tables
+from winnow.store.schema import SCHEMA_VERSION, Table, tables
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -73,20 +73,21 @@ class Store:
             connection.close()
 
     @contextmanager
-    def scratch(self, *names: str, **queries: str) -> Iterator[Connection]:
+    def scratch(self, *names: str, only: Mapping[str, str] | None = None) -> Iterator[Connection]:
         """Open an in-memory database to compute in, holding one consistent state and no lock.
 
-        ``names`` are tables of the store: small ones are copied, parts are views over the live files. ``queries`` add
-        relations that are the result of a SELECT over the working store. Memory and spill follow the settings.
+        ``names`` are tables of the store: those of DuckDB are copied, parts are views over the live files. ``only``
+        (column = value) leaves out the other rows of the tables that have such a column. Memory and spill follow the
+        settings.
         """
         copies: dict[str, pa.Table] = {}
         wanted = [tables()[name] for name in names]
+        filters = {table.name: _filter(table, only or {}) for table in wanted}
         with self.read() as connection:
             for table in wanted:
                 if not table.parts:
-                    copies[table.name] = connection.execute(f"SELECT * FROM {table.name}").to_arrow_table()  # noqa: S608
-            for name, query in queries.items():
-                copies[name] = connection.execute(query).to_arrow_table()
+                    query = f"SELECT * FROM {table.name}{filters[table.name]}"  # noqa: S608
+                    copies[table.name] = connection.execute(query).to_arrow_table()
             if any(table.parts for table in wanted) and "documents" not in copies:
                 copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
             live = live_parts(connection)
@@ -94,10 +95,11 @@ class Store:
         try:
             configure(memory, self.settings, self.home.scratch)
             for name, rows in copies.items():
-                memory.register(name, rows)
+                load(memory, name, rows)
             for table in wanted:
                 if table.parts:
-                    memory.execute(f"CREATE VIEW {table.name} AS {self._view(table.name, live)}")
+                    view = f"SELECT * FROM ({self._view(table.name, live)}){filters[table.name]}"  # noqa: S608
+                    memory.execute(f"CREATE VIEW {table.name} AS {view}")
             yield memory
         finally:
             memory.close()
@@ -244,14 +246,21 @@ def insert(connection: Connection, name: str, rows: pa.Table) -> None:
     connection.unregister("incoming_rows")
 
 
+def load(connection: Connection, name: str, rows: pa.Table) -> None:
+    """Make Arrow rows a temporary table; DuckDB cannot filter a registered Arrow table by UUID."""
+    connection.register("loading_rows", rows)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM loading_rows")  # noqa: S608
+    connection.unregister("loading_rows")
+
+
 def replace_rows(connection: Connection, name: str, rows: pa.Table, keys: Sequence[str]) -> None:
     """Insert rows after deleting those with the same values of ``keys``."""
     if not len(rows):
         return
-    connection.register("replacing_rows", rows.select(list(keys)))
+    load(connection, "replacing_rows", rows.select(list(keys)))
     same = " AND ".join(f'{name}."{key}" IS NOT DISTINCT FROM replacing_rows."{key}"' for key in keys)
     connection.execute(f"DELETE FROM {name} WHERE EXISTS (SELECT 1 FROM replacing_rows WHERE {same})")  # noqa: S608
-    connection.unregister("replacing_rows")
+    connection.execute("DROP TABLE replacing_rows")
     insert(connection, name, rows)
 
 
@@ -290,7 +299,6 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
     insert_row(connection, "meta", key=key, value=value)
 
 
-
 def _migrate(connection: Connection) -> None:
     """Create what is missing; refuse a store that a newer Winnow wrote."""
     connection.execute(tables()["meta"].create())
@@ -315,6 +323,13 @@ def _comment(connection: Connection) -> None:
         connection.execute(f"COMMENT ON {kind} {table.name} IS '{_quoted(table.meaning)}'")
         for column, _, meaning in table.columns:
             connection.execute(f"COMMENT ON COLUMN {table.name}.\"{column}\" IS '{_quoted(meaning)}'")
+
+
+def _filter(table: Table, only: Mapping[str, str]) -> str:
+    """Return a WHERE clause for the columns of ``only`` that the table has; views take no parameters, so values are quoted."""
+    columns = {name for name, _, _ in table.columns}
+    conditions = [f"\"{column}\" = '{_quoted(value)}'" for column, value in only.items() if column in columns]
+    return " WHERE " + " AND ".join(conditions) if conditions else ""
 
 
 def _quoted(text: str) -> str:

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from winnow.config import Corpus
 from winnow.errors import UserError
@@ -64,6 +63,16 @@ class Delivery:
     def __bool__(self) -> bool:
         return bool(self.files or self.withdrawn)
 
+    def as_of_now(self, files: Iterable[DeliveredFile]) -> Delivery:
+        """Return this delivery with its files as they are now, for a partition that is run again later.
+
+        A file that is gone is withdrawn; a shard whose file is back is left to the delivery that brings it.
+        """
+        present = {file.shard: file for file in files}
+        named = [file.shard for file in self.files]
+        gone = {shard for shard in (*named, *self.withdrawn) if shard not in present}
+        return Delivery(tuple(present[shard] for shard in named if shard in present), tuple(sorted(gone)), self.after)
+
     def save(self, home: Home) -> None:
         """Write the delivery under its key, where the partition's run will look for it."""
         home.batches.mkdir(parents=True, exist_ok=True)
@@ -103,7 +112,8 @@ def scan(home: Home, corpus: Corpus) -> list[DeliveredFile]:
                 )
             try:
                 status = path.stat()
-                size, mtime = status.st_size, status.st_mtime_ns
+                # A file that may not be read looks different once it may, so that it is tried again.
+                size, mtime = status.st_size, status.st_mtime_ns if os.access(path, os.R_OK) else 0
             except OSError:  # unreadable or just gone: the reader says why, in quarantine
                 size, mtime = 0, 0
             found[shard] = DeliveredFile(shard, source, str(path), size, mtime)

@@ -1,0 +1,39 @@
+"""What must hold of a manifest, recomputed from its rows; a blocking check stops what comes after."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from resources.workspace import Workspace
+from winnow.store.checks import check_manifest
+
+NAMES = {
+    "funnel_equality": "Per source: records = kept + removed by reason + quarantined.",
+    "no_reference_leakage": "No document of the manifest shares a long run of words with the reference.",
+    "no_duplicate_pair": "No verified duplicate pair has both members in the manifest.",
+    "within_budget": "The manifest's tokens stay within its budget.",
+    "digest_verifies": "The digest recomputed from the manifest's files is the one it carries.",
+}
+
+
+@dg.multi_asset_check(
+    specs=[
+        *(dg.AssetCheckSpec(name, asset="manifests", blocking=True, description=text) for name, text in NAMES.items()),
+        dg.AssetCheckSpec(
+            "influence_model_above_floor",
+            asset="manifests",
+            description="The influence model's held-out Spearman reaches its floor; below it the model is not used.",
+        ),
+    ],
+    pool="store",
+)
+def manifest_checks(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> Iterator[dg.AssetCheckResult]:
+    """Check the newest manifest."""
+    for outcome in check_manifest(workspace.store(), workspace.config()):
+        yield dg.AssetCheckResult(
+            check_name=outcome.name,
+            asset_key="manifests",
+            passed=outcome.passed,
+            severity=dg.AssetCheckSeverity.ERROR if outcome.name in NAMES else dg.AssetCheckSeverity.WARN,
+            metadata={"manifest": outcome.version, "detail": outcome.detail},
+        )

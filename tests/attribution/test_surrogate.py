@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from winnow.attribution.correlation import bootstrap_interval, spearman
+from winnow.attribution.surrogate import InfluenceModel, fit_influence_model
+from winnow.errors import UserError
+
+
+def _probes(count, seed=0, width=32, noise=0.2, strength=1.0):
+    generator = np.random.default_rng(seed)
+    ids = generator.integers(0, 256, (count, 16), dtype=np.uint8)
+    embeddings = generator.normal(size=(count, width)).astype(np.float32)
+    signals = np.exp(generator.normal(size=(count, 3)) * 2)
+    planted = embeddings @ generator.normal(size=width) + 3 * np.log(signals[:, 0])
+    influence = 1e-4 * (strength * planted + noise * planted.std() * generator.normal(size=count))
+    return ids, embeddings, signals, influence
+
+
+NAMES = ("words", "links", "capitals")
+
+
+def test_a_planted_linear_influence_is_recovered():
+    ids, embeddings, signals, influence = _probes(400)
+    model = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES)
+    assert model.spearman >= 0.9
+    assert model.spearman_low < model.spearman < model.spearman_high and model.usable
+    _, more, columns, truth = _probes(400, seed=0)
+    assert stats.spearmanr(model.predict(more, columns), truth).statistic > 0.9
+    assert np.isclose(model.predict(embeddings, signals).mean(), influence.mean(), rtol=0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_of_an_influence_that_features_do_not_tell_covers_zero(seed):
+    ids, embeddings, signals, influence = _probes(150, seed=seed, width=384)
+    shuffled = np.random.default_rng(seed).permutation(influence)
+    model = fit_influence_model(ids, embeddings, signals, shuffled, signal_names=NAMES)
+    assert model.spearman_low <= 0.0 <= model.spearman_high and not model.usable
+
+
+def test_the_order_of_the_probes_changes_no_bit_and_predictions_do_not_depend_on_company():
+    ids, embeddings, signals, influence = _probes(100)
+    order = np.random.default_rng(1).permutation(100)
+    first = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES, seed=3)
+    turned = fit_influence_model(
+        ids[order], embeddings[order], signals[order], influence[order], signal_names=NAMES, seed=3
+    )
+    assert (first.spearman, first.spearman_low) == (turned.spearman, turned.spearman_low)
+    whole = first.predict(embeddings, signals)
+    assert np.array_equal(turned.predict(embeddings[order], signals[order]), whole[order])
+    assert np.array_equal(
+        np.concatenate([first.predict(embeddings[i : i + 1], signals[i : i + 1]) for i in range(9)]), whole[:9]
+    )
+
+
+@pytest.mark.parametrize(
+    ("influence", "reason"),
+    [
+        (np.zeros(60), "same influence"),
+        (np.full(60, np.nan), "0 probes"),
+        (np.where(np.arange(60) < 29, np.arange(60.0), np.nan), "29 probes"),
+    ],
+)
+def test_targets_that_teach_nothing_give_a_recorded_outcome_that_predicts_the_mean(influence, reason, tmp_path):
+    ids, embeddings, signals, _ = _probes(60)
+    model = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES)
+    assert reason in model.reason and not model.usable
+    assert (model.spearman, model.spearman_low, model.spearman_high) == (0.0, 0.0, 0.0)
+    assert np.ptp(model.predict(embeddings, signals)) == 0.0
+    model.save(tmp_path / "model.safetensors")
+    assert InfluenceModel.load(tmp_path / "model.safetensors").reason == model.reason
+
+
+def test_features_that_tell_nothing_apart_give_a_recorded_outcome():
+    ids, _, _, influence = _probes(60)
+    model = fit_influence_model(ids, np.ones((60, 4), dtype=np.float32), None, influence)
+    assert model.reason == "the features tell no two documents apart" and model.spearman == 0.0
+
+
+def test_missing_and_wild_values_are_survived():
+    ids, embeddings, signals, influence = _probes(200)
+    signals = signals.copy()
+    signals[::7, 0], signals[3, 1], signals[:, 2] = np.nan, 1e300, np.nan
+    influence = influence.copy()
+    influence[5], influence[6] = 1e3, np.nan
+    model = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES)
+    assert model.excluded == 1 and model.spearman > 0.5
+    assert np.isfinite(model.predict(embeddings, signals)).all()
+
+
+def test_a_saved_model_predicts_the_same_bits(tmp_path):
+    ids, embeddings, signals, influence = _probes(80)
+    model = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES)
+    model.save(tmp_path / "model.safetensors")
+    loaded = InfluenceModel.load(tmp_path / "model.safetensors")
+    assert np.array_equal(loaded.predict(embeddings, signals), model.predict(embeddings, signals))
+    assert (loaded.spearman, loaded.features, loaded.probes) == (model.spearman, model.features, 80)
+    with pytest.raises(UserError, match="fitted on 32"):
+        loaded.predict(embeddings[:, :5], signals)
+    (tmp_path / "other").write_bytes(b"{}")
+    with pytest.raises(UserError, match="not an influence model"):
+        InfluenceModel.load(tmp_path / "other")
+
+
+def test_arrays_that_do_not_fit_each_other_are_refused():
+    ids, embeddings, signals, influence = _probes(40)
+    with pytest.raises(UserError, match="40 ids, 39 embeddings"):
+        fit_influence_model(ids, embeddings[:39], signals, influence, signal_names=NAMES)
+    with pytest.raises(UserError, match="names in signal_names"):
+        fit_influence_model(ids, embeddings, signals, influence)
+    with pytest.raises(UserError, match="probed twice"):
+        fit_influence_model(ids[[0, *range(39)]], embeddings, signals, influence, signal_names=NAMES)
+
+
+def test_spearman_equals_scipys_with_ties_and_its_interval_holds_it():
+    generator = np.random.default_rng(0)
+    left, right = generator.integers(0, 9, 200).astype(float), generator.normal(size=200)
+    right += left
+    assert spearman(left, right) == pytest.approx(stats.spearmanr(left, right).statistic)
+    low, high = bootstrap_interval(left, right, seed=1)
+    assert low < spearman(left, right) < high
+    assert spearman(np.ones(5), right[:5]) == 0.0

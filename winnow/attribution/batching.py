@@ -1,0 +1,109 @@
+"""Token arrays into padded batches whose shapes do not depend on which documents share them.
+
+A matrix product may round differently when its shape changes, so a document's bits may depend on its company. Here
+they do not: a document's length alone decides its bucket, and every batch of a bucket has the same rows and columns;
+missing rows repeat the batch's last document with weight zero. Padding repeats the document's own first token, so
+nothing of another document (nor a broken pad embedding) enters its row. Padding is on the right, and attention is
+causal, so no position that counts ever sees a padded one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from winnow.errors import UserError
+
+BATCH_TOKENS = 2048  # positions in a batch; part of the promise of equal bits, so a constant and not a setting
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Documents of one bucket: ``B`` rows of ``T`` positions, of which the first ``len(rows)`` are documents.
+
+    ``rows`` int64 ``[R]``: their positions in the list given; ``inputs``, ``targets`` int64 ``[B, T]``; ``weights``
+    float32 ``[B, T]``: 1 / predicted tokens where a token is predicted, else 0, so that a row's weighted token losses
+    sum to the document's mean loss.
+    """
+
+    rows: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+def tokens_used(docs: Sequence[np.ndarray], context: int) -> np.ndarray:
+    """Return int64 ``[N]``: how many tokens of each document are used, its first window of ``context`` at most."""
+    return np.minimum(np.fromiter((len(doc) for doc in docs), dtype=np.int64, count=len(docs)), context)
+
+
+def check_documents(docs: Sequence[np.ndarray], vocabulary: int) -> None:
+    """Raise :class:`UserError` unless every document is a one-dimensional array of token ids below ``vocabulary``."""
+    for position, doc in enumerate(docs):
+        if np.ndim(doc) != 1 or not np.issubdtype(np.asarray(doc).dtype, np.integer):
+            raise UserError(f"document {position}: expected a one-dimensional array of integer token ids")
+        if len(doc) and (int(np.min(doc)) < 0 or int(np.max(doc)) >= vocabulary):
+            worst = int(np.max(doc)) if int(np.min(doc)) >= 0 else int(np.min(doc))
+            raise UserError(
+                f"document {position}: token id {worst} is outside the model's vocabulary of {vocabulary}; "
+                "tokenise with the tokenizer that the model was trained with"
+            )
+
+
+def canonical_order(docs: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+    """Return int64 ``[N]``, an order of the documents by their tokens and the seed, whatever their places."""
+    keys = [xxhash.xxh3_128_digest(_token_bytes(doc), seed=seed) for doc in docs]
+    return np.array(sorted(range(len(docs)), key=lambda position: keys[position]), dtype=np.int64)
+
+
+def uniforms(doc: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """Return float64 ``[count]`` uniform draws in [0, 1) that depend on the document's tokens and the seed alone."""
+    key = int.from_bytes(xxhash.xxh3_128_digest(_token_bytes(doc), seed=seed), "big")
+    return np.random.Generator(np.random.Philox(key=key)).random(count)
+
+
+def batches(
+    docs: Sequence[np.ndarray], context: int, *, full: bool = True, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[Batch]:
+    """Yield every document of at least two tokens once, bucket by bucket, cut to its first ``context`` tokens.
+
+    A document of n tokens has n - 1 positions, each predicting the next token. Documents of fewer than two tokens have
+    no loss and are in no batch. ``full=False`` leaves the last batch of a bucket short: for a set that is only ever
+    summed as a whole, in an order of its own.
+    """
+    positions = tokens_used(docs, context) - 1
+    bucket_of = np.array([_bucket(count) for count in positions.tolist()], dtype=np.int64)
+    for width in np.unique(bucket_of[positions > 0]).tolist():
+        members = np.flatnonzero((bucket_of == width) & (positions > 0))
+        height = max(1, batch_tokens // width)
+        for start in range(0, len(members), height):
+            rows = members[start : start + height]
+            yield _batch(docs, rows, positions, height if full else len(rows), width)
+
+
+def _batch(docs: Sequence[np.ndarray], rows: np.ndarray, positions: np.ndarray, height: int, width: int) -> Batch:
+    inputs = np.empty((height, width), dtype=np.int64)
+    targets = np.empty((height, width), dtype=np.int64)
+    weights = np.zeros((height, width), dtype=np.float32)
+    for row, index in enumerate(rows):
+        doc, count = docs[index], int(positions[index])
+        inputs[row], targets[row] = doc[0], doc[0]
+        inputs[row, :count], targets[row, :count] = doc[:count], doc[1 : count + 1]
+        weights[row, :count] = 1.0 / count
+    inputs[len(rows) :], targets[len(rows) :] = inputs[len(rows) - 1], targets[len(rows) - 1]
+    return Batch(rows, inputs, targets, weights)
+
+
+def _bucket(positions: int) -> int:
+    """Return the smallest of 32, 64, 96, 128, 192, 256, 384, 512, ... that holds so many positions."""
+    if positions <= 128:
+        return max(32, -(-positions // 32) * 32)
+    power = 1 << (positions - 1).bit_length()
+    return power * 3 // 4 if positions <= power * 3 // 4 else power
+
+
+def _token_bytes(doc: np.ndarray) -> bytes:
+    return np.asarray(doc, dtype="<i8").tobytes()

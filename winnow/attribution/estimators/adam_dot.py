@@ -1,0 +1,34 @@
+"""Gradient product in Adam's metric: V = g_ref / (sqrt(v) + epsilon), v = the optimiser's second moment per weight.
+
+To first order, one Adam step of size eta on the document (momentum aside) lowers the reference loss by eta times the
+influence <V, G>: Adam divides the document's gradient by sqrt(v), and the product does not mind which side is divided.
+epsilon = ``damping`` times the layer's mean sqrt(v), so weights that never moved do not dominate.
+Source: Xia et al. 2024 (LESS), the optimiser-aware product, without momentum, projection or unit norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from winnow.attribution.estimators import Context, Estimator
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AdamDot(Estimator, name="adam_dot", requires_second_moments=True):
+    """The training optimiser's own diagonal preconditioner."""
+
+    def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
+        if context.second_moments is None:
+            raise ValueError("adam_dot needs the optimiser's second moments")
+        return {
+            name: _divide(value, context.second_moments[name], context.damping) for name, value in gradients.items()
+        }
+
+
+def _divide(gradient: torch.Tensor, second_moment: torch.Tensor, damping: float) -> torch.Tensor:
+    root = second_moment.double().clamp(min=0.0).sqrt()
+    mean = float(root.mean())
+    return gradient / (root + damping * mean) if mean > 0.0 else gradient.double()

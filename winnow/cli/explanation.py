@@ -1,0 +1,83 @@
+"""An explanation as a page of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+SIGNALS_SHOWN = ("words", "lines", "stop_words_distinct", "unigram_entropy", "compression_ratio")
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return what a person wants to know first: the verdict, then the evidence in the order of the stages."""
+    return [*_head(found), *_origin(found), *_judgements(found), *_influence(found), *_rounds(found)]
+
+
+def _head(found: dict[str, Any]) -> Iterator[str]:
+    document = found["document"]
+    yield f"document {document['doc_id']}"
+    yield f"  {' '.join((document['excerpt'] or '').split())[:160]}"
+    manifest = found["manifest"]
+    if manifest is None:
+        yield "verdict    none yet: no manifest has been made"
+    elif not found["decision"]:
+        yield f"verdict    none in {manifest['version']}: it arrived after that manifest was made"
+    else:
+        decision = found["decision"][0]
+        yield f"verdict    {decision['verdict']} in {manifest['version']}, decided by {decision['stage']}: {decision['reason']}"
+        yield f"           {decision['detail']}"
+        if decision["matched_doc"]:
+            yield f"           the kept document is {decision['matched_doc']}"
+        if found["manifest_row"]:
+            row = found["manifest_row"][0]
+            yield f"           place {row['order']} in training, {row['tokens']} tokens, {row['repeats']} time(s)"
+        if decision["in_control"]:
+            yield "           the equal-budget random selection takes it too"
+
+
+def _origin(found: dict[str, Any]) -> Iterator[str]:
+    document = found["document"]
+    yield f"occurs     {document['dup_count']} time(s); {document['characters']} characters"
+    for place in found["occurrences"][:10]:
+        mark = "*" if (place["shard"], place["row"]) == (document["shard"], document["row"]) else " "
+        yield f"         {mark} {place['shard']} row {place['row']}" + (
+            f", id {place['original_id']}" if place["original_id"] else ""
+        )
+    for count in found["tokens"]:
+        yield f"tokens     {count['tokens']} (tokenizer {count['tokenizer'][:12]})"
+
+
+def _judgements(found: dict[str, Any]) -> Iterator[str]:
+    for signals in found["signals"]:
+        yield "signals    " + ", ".join(f"{name} {signals[name]:.4g}" for name in SIGNALS_SHOWN if name in signals)
+        yield "           Gopher: " + (
+            "passes every rule" if signals["gopher_passed"] else f"fails {signals['gopher_reason']}"
+        )
+    for group in found["duplicates"]:
+        own = group["keeper_id"] == found["document"]["doc_id"]
+        role = "is kept for" if own else f"gives way to {group['keeper_id']} (similarity {group['similarity']:.3f}) in"
+        yield f"duplicates {group['kind']}: {role} a group of {group['group_size']}"
+    for pair in found["duplicate_pairs"]:
+        yield f"           Jaccard {pair['similarity']:.3f} with {pair['other']} ({pair['source']}, id {pair['original_id']})"
+    for match in found["contamination"]:
+        verdict = "contaminated" if match["contaminated"] else "below the limit"
+        yield f"overlap    {match['longest_match']} words in a row with {match['evaluation_set']} ({verdict}): “{' '.join((match['shared_text'] or '').split())[:100]}”"
+    for cluster in found["cluster"]:
+        yield f"cluster    {cluster['cluster']} ({cluster['label']}), {cluster['documents']} documents, distance {cluster['distance']:.3f}"
+
+
+def _influence(found: dict[str, Any]) -> Iterator[str]:
+    for probe in found["probes"]:
+        value = f"{probe['influence']:+.4g}" if probe["influence"] is not None else f"excluded: {probe['reason']}"
+        yield f"probe      {probe['phase']} at {probe['checkpoint']}: influence {value} ({probe['method']})"
+    for score in found["scores"]:
+        yield f"score      {score['scorer']} {score['score']:+.4g} at {score['checkpoint']}: above {score['rank_share']:.0%} of all documents"
+
+
+def _rounds(found: dict[str, Any]) -> Iterator[str]:
+    for pull in found["rounds"][:12]:
+        reward = f"{pull['reward']:+.4g}" if pull["reward"] is not None else "none"
+        granted = f"{pull['tokens_granted'] or 0:,} tokens granted"
+        yield f"round {pull['round']:<4} its cluster was pulled: {pull['verdict']}, {pull['probes']} probes, reward {reward}, {granted}"
+    if len(found["rounds"]) > 12:
+        yield f"           and {len(found['rounds']) - 12} more pulls"

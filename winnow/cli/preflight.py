@@ -1,0 +1,64 @@
+"""What can be known to be wrong before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from winnow.config import Config
+from winnow.contamination.sets import read_evaluation_set, read_reference
+from winnow.errors import UserError
+from winnow.home import Home
+from winnow.quality.judge import thresholds
+from winnow.text.deliveries import DeliveredFile, scan
+from winnow.text.readers import FieldMap, Limits, ShardReader
+
+NEEDS_REFERENCE = ("contamination", "embeddings", "model", "influence", "selection", "mixture")
+
+
+def check_before_run(home: Home, config: Config, until: str | None) -> None:
+    """Raise :class:`UserError` for a missing corpus, reference or encoder, an impossible budget or a bad setting."""
+    files = scan(home, config.corpus)
+    if not files:
+        places = ", ".join(str(home.resolve(location.root)) for location in config.corpus.locations)
+        raise UserError(f"no corpus: {places} holds no JSON Lines, Parquet, text or Markdown file; give --corpus GLOB")
+    thresholds(config.quality)
+    if until is None or until in NEEDS_REFERENCE:
+        if not config.reference.path:
+            raise UserError(
+                "no reference: influence is measured on one; give --reference FILE (JSON Lines with 'text')"
+            )
+        read_reference(home.resolve(config.reference.path), config.reference)
+        for name, path in config.contamination.evaluation_sets.items():
+            read_evaluation_set(name, home.resolve(path))
+        _check_encoder(home, config)
+    _check_budget(config, files)
+
+
+def _check_encoder(home: Home, config: Config) -> None:
+    from winnow.embed.encoder import resolve_encoder
+
+    local = home.resolve(config.encoder.name)
+    resolve_encoder(str(local) if local.is_dir() else config.encoder.name)
+
+
+def _check_budget(config: Config, files: list[DeliveredFile]) -> None:
+    """Refuse a budget above the corpus' bytes: a token is at least one byte, so no pool can hold it.
+
+    Files are read only when the budget is large beside their size on disk.
+    """
+    budget = config.selection.budget_tokens
+    if budget <= sum(file.bytes for file in files) // 8:
+        return
+    most = 0
+    for file in files:
+        source = config.corpus.source(file.source)
+        reader = ShardReader(
+            Path(file.path), FieldMap(text=source.text_field), Limits(max_record_bytes=config.corpus.max_record_bytes)
+        )
+        for batch in reader:
+            most += sum(batch.documents["bytes"].to_pylist()) + len(batch.documents)
+        if budget <= most:
+            return
+    raise UserError(
+        f"a budget of {budget:,} tokens is larger than the pool: its files hold at most {most:,}; give a smaller --budget"
+    )

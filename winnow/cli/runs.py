@@ -1,0 +1,231 @@
+"""Commands that run assets: they load the code location of a checkout and execute its jobs in this process."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from winnow.cli import STAGES
+from winnow.cli.preflight import check_before_run
+from winnow.cli.summary import print_summary
+from winnow.config import Config, Location, load_config, save_config
+from winnow.errors import UserError
+from winnow.home import Home
+
+PER_SHARD = ("corpus", "signals", "duplicates", "embeddings")
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Gather the demo corpus and run the whole job on it."""
+    from winnow.demo.setup import PLAN, demo_config, gather
+
+    started = time.monotonic()
+    home = _home(options)
+    if home.config.exists() and load_config(home.config).reference.path != demo_config().reference.path:
+        raise UserError(
+            f"{home.root} holds a corpus of your own: give the demo another place, WINNOW_HOME=DIR make demo"
+        )
+    gathered = gather(home)
+    print(gathered, file=sys.stderr)
+    config = load_config(home.config) if home.config.exists() else demo_config()
+    save_config(config, home.config)
+    runner = Runner(home, _checkout(options), config)
+    from winnow.store.checkpoints import initial_checkpoint
+
+    code = runner.everything(until=None, checkpoint=initial_checkpoint(config), train=True)
+    if code == 0:
+        print_summary(home, runner.run_ids, PLAN, time.monotonic() - started)
+    return code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job on the user's own files."""
+    started = time.monotonic()
+    home = _home(options)
+    before = load_config(home.config)
+    config = _configured(before, options)
+    check_before_run(home, config, options.until)
+    if config != before or not home.config.exists():
+        save_config(config, home.config)
+    runner = Runner(home, _checkout(options), config)
+    code = runner.everything(options.until, options.checkpoint, train=not options.no_train)
+    if code == 0 and options.until in (None, "mixture"):
+        print_summary(home, runner.run_ids, {}, time.monotonic() - started)
+    return code
+
+
+def ui(options: argparse.Namespace) -> int:
+    """Serve Dagster's UI and run the sensors until interrupted."""
+    home, project = _home(options), _checkout(options)
+    load_config(home.config)
+    environment = {**os.environ, **_environment(home, project)}
+    command = [
+        sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(options.port)
+    ]  # fmt: skip
+    print(f"Dagster's UI: http://127.0.0.1:{options.port}   inbox: {home.inbox}   (Ctrl-C ends it)", file=sys.stderr)
+    return subprocess.run(command, cwd=project, env=environment, check=False).returncode  # noqa: S603
+
+
+class Runner:
+    """Executes the jobs of the code location in this process, against the home's own Dagster instance."""
+
+    def __init__(self, home: Home, project: Path, config: Config) -> None:
+        os.environ.update(_environment(home, project))
+        logging.getLogger("dagster").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module="dagster")
+        sys.path.insert(0, str(project))
+        import dagster as dg
+
+        import definitions
+
+        self.home, self.config, self.defs = home, config, definitions.defs
+        self.instance = dg.DagsterInstance.get()
+        self.run_ids: list[str] = []
+
+    def everything(self, until: str | None, checkpoint: str | None, train: bool) -> int:
+        """Deliver what is new, judge it, curate the checkpoint, train: up to the stage ``until``."""
+        stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
+        self._ingest(stages)
+        if any(stage not in PER_SHARD or stage in ("duplicates", "embeddings") for stage in stages[2:]):
+            name = checkpoint or self._current()
+            self.instance.add_dynamic_partitions("checkpoints", [name])
+            self._execute("curate", stages, partition_key=name)
+            if train and stages == STAGES:
+                self._execute("train", stages, partition_key=name)
+        return 0
+
+    def _ingest(self, stages: Iterable[str]) -> None:
+        from winnow.store import Store
+        from winnow.store.corpus import known_shards
+        from winnow.text.deliveries import plan, scan
+
+        store = Store(self.home, self.config.store)
+        with store.read() as connection:
+            known = known_shards(connection)
+        files = scan(self.home, self.config.corpus)
+        delivery = plan(files, known)
+        if delivery:
+            delivery.save(self.home)
+            self.instance.add_dynamic_partitions("shards", [delivery.key])
+        live = [batch for (batch,) in store.query("SELECT DISTINCT batch FROM shards")]
+        keys = [key for key in self.instance.get_dynamic_partitions("shards") if key in {*live, delivery.key}]
+        # One run over all live batches: those that are finished have nothing to do, those that were cut short go on.
+        tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
+        self._execute("ingest", stages, **({"partition_key": keys[0]} if len(keys) == 1 else {"tags": tags}))
+
+    def _current(self) -> str:
+        from winnow.store import Store
+        from winnow.store.checkpoints import current_checkpoint
+
+        with Store(self.home, self.config.store).read() as connection:
+            return current_checkpoint(connection, self.config)
+
+    def _execute(self, job: str, stages: Iterable[str], **how: Any) -> None:
+        definition = self.defs.resolve_job_def(job)
+        graph = self.defs.resolve_asset_graph()
+        wanted = [
+            key for key in definition.asset_layer.executable_asset_keys if graph.get(key).group_name in set(stages)
+        ]
+        if not wanted:
+            return
+        result = definition.execute_in_process(
+            instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
+        )
+        self.run_ids.append(result.run_id)
+        for event in result.get_failed_step_keys() and [e for e in result.all_events if e.is_step_failure]:
+            raise _failure(event)
+        if not result.success:
+            raise UserError(f"run {result.run_id} of job {job} failed: see `winnow ui`")
+
+
+def _failure(event: Any) -> Exception:
+    """Return a failed step's error: the user's mistake as it was raised, anything else with its place."""
+    error = event.event_specific_data.error
+    while error.cause is not None:
+        error = error.cause
+    message = error.message.strip()
+    if error.cls_name == "UserError":
+        return UserError(message.split(":", 1)[1].strip() if ":" in message else message)
+    return RuntimeError(f"stage {event.step_key} failed: {message}\n{''.join(error.stack[-3:])}")
+
+
+def _home(options: argparse.Namespace) -> Home:
+    return Home.from_environment(options.home)
+
+
+def _checkout(options: argparse.Namespace) -> Path:
+    """Return the checkout: named, else the present folder, else where this package lies. Raises :class:`UserError`."""
+    candidates = [Path(options.project)] if options.project else [Path.cwd(), Path(__file__).parents[2]]
+    for folder in candidates:
+        if (folder / "definitions.py").is_file() and (folder / "workspace.yaml").is_file():
+            return folder.resolve()
+    raise UserError(f"{candidates[0]} is no Winnow checkout (no definitions.py): run there, or give --project DIR")
+
+
+def _environment(home: Home, project: Path) -> dict[str, str]:
+    """Return the variables of a run; makes Dagster's home with the project's settings."""
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    settings = home.dagster / "dagster.yaml"
+    if not settings.exists() or settings.read_text() != (project / "dagster.yaml").read_text():
+        shutil.copyfile(project / "dagster.yaml", settings)
+    return {
+        "WINNOW_HOME": str(home.root),
+        "DAGSTER_HOME": str(home.dagster),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        # Idle threads must sleep: spinning ones halve everything when the machine has other work.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+
+
+def _configured(config: Config, options: argparse.Namespace) -> Config:
+    """Return the configuration with the command line's corpus, reference and budget in it."""
+    changes: dict[str, Any] = {}
+    if options.corpus:
+        changes["corpus"] = config.corpus.model_copy(update={"locations": _locations(options.corpus)})
+    if options.reference:
+        path = Path(options.reference).expanduser().resolve()
+        changes["reference"] = config.reference.model_copy(update={"path": str(path), "name": path.name.split(".")[0]})
+    if options.budget:
+        changes["selection"] = config.selection.model_copy(update={"budget_tokens": options.budget})
+    return config.model_copy(update=changes)
+
+
+def _locations(patterns: Iterable[str]) -> list[Location]:
+    """Return one location for all files that the globs name: their common root, and each file below it.
+
+    Several globs may stand in one string, and ``{a,b}`` means both. Raises :class:`UserError` when a glob names nothing.
+    """
+    from winnow.text.formats import format_of
+
+    files: list[Path] = []
+    for pattern in (one for text in patterns for word in text.split() for one in _braces(word)):
+        found = [Path(name).resolve() for name in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
+        found = [path for path in found if path.is_file() and format_of(path)]
+        if not found:
+            raise UserError(f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob")
+        files += found
+    folders = {path.parent for path in files}
+    root = Path(os.path.commonpath(folders)) if len(folders) > 1 else next(iter(folders)).parent
+    return [
+        Location(root=str(root), include=sorted({glob.escape(path.relative_to(root).as_posix()) for path in files}))
+    ]
+
+
+def _braces(pattern: str) -> list[str]:
+    start = pattern.find("{")
+    end = pattern.find("}", start)
+    if start < 0 or end < 0:
+        return [pattern]
+    choices = pattern[start + 1 : end].split(",")
+    return [text for choice in choices for text in _braces(pattern[:start] + choice + pattern[end + 1 :])]

@@ -1,0 +1,202 @@
+"""Words and n-gram matches over Arrow's UTF-8 bytes (numba); imported only when an index is built or searched.
+
+A word is a maximal stretch of word characters of the lower-cased text, kept as a 64-bit hash of its code points. The
+hash of n words is a polynomial of theirs, so any n-gram's hash comes from two prefix hashes:
+``h(i, n) = H[i + n] - H[i] * B**n  (mod 2**64)`` with ``H[i + 1] = H[i] * B + word[i]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+SEED = np.uint64(0xCBF29CE484222325)
+STEP = np.uint64(0x9E3779B97F4A7C15)
+BASE = np.uint64(0xD6E8FEB86659FD93)
+COMMON = 256  # places looked at for one n-gram; keeps a text of one repeated word from costing its square
+DOTTED_I = 0x130  # the one character whose lower case is two: "i" and a combining dot, which is no word character
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mix(key):
+    key ^= key >> np.uint64(33)
+    key *= np.uint64(0xFF51AFD7ED558CCD)
+    key ^= key >> np.uint64(33)
+    key *= np.uint64(0xC4CEB9FE1A85EC53)
+    return key ^ (key >> np.uint64(33))
+
+
+@njit(nogil=True, cache=True)
+def split_words(text, lower, hashes, starts, ends):
+    """Fill the hash and the character span of each word of one text; return their number.
+
+    ``text`` uint8 is UTF-8; ``lower`` int32 ``[C]`` holds a code point's lower case, or -1 where that is no word
+    character.
+    """
+    size = text.shape[0]
+    words = characters = position = 0
+    word, inside = SEED, False
+    while position < size:
+        byte = np.int64(text[position])
+        code, width = byte, 1
+        if byte >= 0xF0:
+            code = (byte & 0x07) << 18 | (np.int64(text[position + 1]) & 0x3F) << 12
+            code |= (np.int64(text[position + 2]) & 0x3F) << 6 | (np.int64(text[position + 3]) & 0x3F)
+            width = 4
+        elif byte >= 0xE0:
+            code = (byte & 0x0F) << 12 | (np.int64(text[position + 1]) & 0x3F) << 6
+            code |= np.int64(text[position + 2]) & 0x3F
+            width = 3
+        elif byte >= 0xC0:
+            code = (byte & 0x1F) << 6 | (np.int64(text[position + 1]) & 0x3F)
+            width = 2
+        position += width
+        small = np.int64(lower[code]) if code < lower.shape[0] else np.int64(-1)
+        if small >= 0:
+            if not inside:
+                word, inside, starts[words] = SEED, True, characters
+            word = (word ^ np.uint64(small)) * STEP
+        characters += 1
+        if inside and (small < 0 or code == DOTTED_I or position == size):
+            hashes[words] = _mix(word)
+            ends[words] = characters if small >= 0 else characters - 1
+            words += 1
+            inside = False
+    return words
+
+
+@njit(nogil=True, cache=True)
+def split_all(data, offsets, lower):
+    """Word hashes of all texts, one after another, and offsets int64 ``[N + 1]`` into them."""
+    count = offsets.shape[0] - 1
+    total = offsets[count] - offsets[0]
+    hashes, starts, ends = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.int64)
+    bounds = np.zeros(count + 1, np.int64)
+    for row in range(count):
+        base = bounds[row]
+        text = data[offsets[row] : offsets[row + 1]]
+        bounds[row + 1] = base + split_words(text, lower, hashes[base:], starts, ends)
+    return hashes[: bounds[count]].copy(), bounds
+
+
+@njit(nogil=True, cache=True)
+def _prefixes(words, count, prefix):
+    prefix[0] = np.uint64(0)
+    for i in range(count):
+        prefix[i + 1] = prefix[i] * BASE + words[i]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _power(n):
+    power = np.uint64(1)
+    for _ in range(n):
+        power *= BASE
+    return power
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _key(prefix, i, n, power):
+    return _mix((prefix[i + n] - prefix[i] * power) ^ (np.uint64(n) << np.uint64(56)))
+
+
+@njit(nogil=True, cache=True)
+def item_ngrams(words, bounds, n, shortest):
+    """Keys uint64 and first words int64 of the items' n-grams; an item of fewer than n words is one n-gram, or none."""
+    keys, firsts = np.empty(words.shape[0], np.uint64), np.empty(words.shape[0], np.int64)
+    prefix = np.empty(words.shape[0] + 1, np.uint64)
+    found = 0
+    for item in range(bounds.shape[0] - 1):
+        start, size = bounds[item], bounds[item + 1] - bounds[item]
+        if size < min(n, shortest):
+            continue
+        length = min(n, size)
+        power = _power(length)
+        _prefixes(words[start:], size, prefix)
+        for i in range(size - length + 1):
+            keys[found], firsts[found] = _key(prefix, i, length, power), start + i
+            found += 1
+    return keys[:found].copy(), firsts[:found].copy()
+
+
+@njit(nogil=True, cache=True)
+def fill_table(keys, capacity):
+    """Open-addressing table of distinct keys: int64 ``[capacity]`` (a power of two) of their positions, or -1."""
+    table = np.full(capacity, -1, np.int64)
+    for k in range(keys.shape[0]):
+        slot = np.int64(keys[k] & np.uint64(capacity - 1))
+        while table[slot] >= 0:
+            slot = (slot + 1) & (capacity - 1)
+        table[slot] = k
+    return table
+
+
+@njit(nogil=True, cache=True)
+def _look_up(table, keys, key):
+    slot = np.int64(key & np.uint64(table.shape[0] - 1))
+    while table[slot] >= 0:
+        if keys[table[slot]] == key:
+            return table[slot]
+        slot = (slot + 1) & (table.shape[0] - 1)
+    return np.int64(-1)
+
+
+@njit(nogil=True, cache=True)
+def search(data, offsets, start, stop, lower, lengths, table, keys, groups, firsts, items, item_words, bounds, found):
+    """Fill rows ``start:stop`` of ``found`` int64 ``[N, 7]``.
+
+    Columns: words, matched n-grams, covered words, longest match, its item, its first and its last character + 1. The
+    longest match is the longest run of words that the document shares with one item; ties: the earlier in the document,
+    then the smaller item. ``firsts[groups[k]:groups[k + 1]]`` are the words of the items at which n-gram k starts.
+    """
+    longest = 0
+    for row in range(start, stop):
+        longest = max(longest, offsets[row + 1] - offsets[row])
+    room = longest + 2
+    words, prefix = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+    hit, covered = np.empty(room, np.bool_), np.empty(room, np.bool_)
+    for row in range(start, stop):
+        count = split_words(data[offsets[row] : offsets[row + 1]], lower, words, starts, ends)
+        _prefixes(words, count, prefix)
+        hit[:count] = False
+        covered[:count] = False
+        best, best_at, best_item = 0, 0, np.int64(-1)
+        for n in lengths:
+            power, until, common_before = _power(n), 0, False
+            for i in range(count - n + 1):
+                group = _look_up(table, keys, _key(prefix, i, n, power))
+                if group < 0:
+                    common_before = False
+                    continue
+                hit[i] = True
+                for k in range(max(i, until), i + n):
+                    covered[k] = True
+                until = i + n
+                postings = firsts[groups[group] : groups[group + 1]]
+                common = postings.shape[0] > COMMON
+                for first in postings[:COMMON]:
+                    item, back = items[first], 0
+                    if i and first > bounds[item] and words[i - 1] == item_words[first - 1]:
+                        if common or not common_before:
+                            continue  # inside a run that was measured from its first word
+                        while (
+                            i > back
+                            and first - back > bounds[item]
+                            and words[i - back - 1] == item_words[first - back - 1]
+                        ):
+                            back += 1
+                    run = 0
+                    while (
+                        i + run < count and first + run < bounds[item + 1] and words[i + run] == item_words[first + run]
+                    ):
+                        run += 1
+                    run, at = run + back, i - back
+                    if run > best or (run == best and (at < best_at or (at == best_at and item < best_item))):
+                        best, best_at, best_item = run, at, item
+                common_before = common
+        found[row, 0] = count
+        found[row, 1] = hit[:count].sum()
+        found[row, 2] = covered[:count].sum()
+        found[row, 3], found[row, 4] = best, best_item
+        if best:
+            found[row, 5], found[row, 6] = starts[best_at], ends[best_at + best - 1]

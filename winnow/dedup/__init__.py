@@ -1,0 +1,1 @@
+"""Near-duplicate detection: shingles, MinHash signatures, bands, candidate pairs, exact verification, keepers."""

@@ -1,0 +1,180 @@
+"""Manifests on disk: ``vNNNN/manifest.json`` and ``vNNNN/rows.parquet``, written whole or not at all, and checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winnow.errors import UserError
+from winnow.identity import digest, digest_file
+from winnow.mixture.manifest import (
+    BATCH_ROWS,
+    FORMAT,
+    ROWS,
+    Manifest,
+    count_sources,
+    manifest_digest,
+    row_problems,
+)
+
+RECORD_FILE = "manifest.json"
+ROWS_FILE = "rows.parquet"
+VERSION = re.compile(r"v\d{4,}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of a check: ``ok``, or the problems, each a sentence that names its place."""
+
+    folder: Path
+    problems: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def manifest_versions(root: Path) -> list[str]:
+    """Return the versions under ``root``, oldest first; anything half written is not one."""
+    found = [path.name for path in root.iterdir() if VERSION.fullmatch(path.name)] if root.is_dir() else []
+    return sorted(found, key=lambda name: int(name[1:]))
+
+
+def next_version(root: Path) -> str:
+    """Return the version after the newest one: ``v0001``, ``v0002``, ..."""
+    versions = manifest_versions(root)
+    return f"v{int(versions[-1][1:]) + 1 if versions else 1:04d}"
+
+
+def write_manifest(manifest: Manifest, root: Path) -> Path:
+    """Write ``root/vNNNN`` atomically and return it.
+
+    Whoever looks sees no folder or a whole one. A version that is there already with the same digest is left as it is.
+    Raises :class:`UserError` when it is there with another, or when the version is no ``vNNNN``.
+    """
+    if not VERSION.fullmatch(manifest.version):
+        raise UserError(f"manifest version '{manifest.version}': expected v and at least four digits, as in v0001")
+    folder = root / manifest.version
+    if folder.exists():
+        there = _load_record(folder)["digest"]
+        if there == manifest.digest:
+            return folder
+        raise UserError(f"{folder}: holds another manifest ({there}); manifests never change, take the next version")
+    root.mkdir(parents=True, exist_ok=True)
+    partial = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
+    partial.mkdir()
+    try:
+        pq.write_table(manifest.rows, partial / ROWS_FILE, compression="zstd", row_group_size=8 * BATCH_ROWS)
+        record = {**manifest.record(), "rows_sha256": digest_file(partial / ROWS_FILE)}
+        record["checksum"] = digest(record)
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (partial / RECORD_FILE).write_text(text, encoding="utf-8")
+        for path in (partial / ROWS_FILE, partial / RECORD_FILE, partial):
+            _sync(path)
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync(root)
+    return folder
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a manifest without checking it (:func:`verify_manifest` does). Raises :class:`UserError` if it cannot."""
+    record = _load_record(folder)
+    try:
+        rows = pq.read_table(folder / ROWS_FILE).select(ROWS.names).cast(ROWS).combine_chunks()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{folder / ROWS_FILE}: cannot be read ({error}); reproduce the manifest") from error
+    names = {entry.name for entry in fields(Manifest)} - {"rows"}
+    absent = sorted(names - set(record))
+    if absent:
+        raise UserError(f"{folder / RECORD_FILE}: no field '{absent[0]}'; reproduce the manifest")
+    return Manifest(**{name: record[name] for name in names}, rows=rows)
+
+
+def verify_manifest(folder: Path) -> Verification:
+    """Recompute everything a manifest says of itself from its files: checksums, digest, order, ids, sums, budget."""
+    try:
+        record = _load_record(folder)
+    except UserError as error:
+        return Verification(folder, [str(error)])
+    problems: list[str] = []
+    if record.get("format") != FORMAT:
+        problems.append(f"{RECORD_FILE}: format is {record.get('format')!r}, expected '{FORMAT}'")
+    if record.get("version") != folder.name:
+        problems.append(f"{RECORD_FILE}: version is {record.get('version')!r}, but the folder is '{folder.name}'")
+    if record.get("checksum") != digest({name: value for name, value in record.items() if name != "checksum"}):
+        problems.append(f"{RECORD_FILE}: was changed after it was written; its checksum does not fit")
+    path = folder / ROWS_FILE
+    try:
+        if digest_file(path) != record.get("rows_sha256"):
+            problems.append(f"{ROWS_FILE}: was changed after it was written; its SHA-256 does not fit")
+        problems += _verify_rows(path, record)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        problems.append(f"{ROWS_FILE}: cannot be read: {error}")
+    except (KeyError, TypeError, AttributeError) as error:
+        problems.append(f"{RECORD_FILE}: a field is missing or of the wrong type: {error}")
+    return Verification(folder, problems)
+
+
+def _verify_rows(path: Path, record: dict[str, Any]) -> list[str]:
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(ROWS):
+            return [f"{ROWS_FILE}: its columns are {file.schema_arrow.names}, expected {ROWS.names}, or a type differs"]
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from file.iter_batches(BATCH_ROWS)
+
+        problems = row_problems(batches())
+        if any(problem.endswith("is null") for problem in problems):
+            return problems
+        counted = count_sources(batches())
+        found = manifest_digest(
+            batches(), record["configuration"], record["inputs"], record["seed"], record["token_budget"]
+        )
+    tokens = sum(entry["tokens"] for entry in counted.values())
+    documents = sum(entry["documents"] for entry in counted.values())
+    for name, said, is_there in (("documents", record["documents"], documents), ("tokens", record["tokens"], tokens)):
+        if said != is_there:
+            problems.append(f"{RECORD_FILE}, {name}: says {said}, the rows have {is_there}")
+    for source in sorted({*counted, *record["sources"]}):
+        planned = {key: record["sources"].get(source, {}).get(key, 0) for key in ("documents", "tokens")}
+        present = counted.get(source, {"documents": 0, "tokens": 0})
+        if planned != present:
+            problems.append(f"{RECORD_FILE}, source '{source}': says {planned}, the rows have {present}")
+    if tokens > record["token_budget"]:
+        problems.append(f"{ROWS_FILE}: {tokens:,} tokens, over the budget of {record['token_budget']:,}")
+    if found != record["digest"]:
+        problems.append(f"{RECORD_FILE}, digest: says {record['digest']}, configuration, inputs and rows give {found}")
+    return problems
+
+
+def _load_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); reproduce the manifest") from error
+    if not isinstance(record, dict) or "digest" not in record:
+        raise UserError(f"{path}: is no manifest; reproduce it")
+    return record
+
+
+def _sync(path: Path) -> None:
+    """Make a file's or folder's content survive a crash of the machine."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,72 @@
+"""Small pictures for the UI: PNG bytes of tens of kilobytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def histogram(values: Sequence[float] | np.ndarray, label: str, log: bool = False) -> bytes:
+    """Draw how ``values`` are distributed; ``log`` for quantities that span orders of magnitude."""
+    data = np.asarray(values, np.float64)
+    data = data[np.isfinite(data)]
+    figure, axes = _figure()
+    if len(data):
+        low, high = max(data.min(), 1) if log else data.min(), data.max()
+        if log and high > low:
+            axes.set_xscale("log")
+            bins: Any = np.geomspace(low, high, 40)
+        else:
+            bins = 40
+        axes.hist(data, bins=bins, color="#3b6fb6")
+    axes.set_xlabel(label)
+    axes.set_ylabel("documents" if "document" in label else "count")
+    return _png(figure)
+
+
+def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> bytes:
+    """Draw one line a name from its (x, y) points."""
+    figure, axes = _figure()
+    for (name, (xs, ys)), colour in zip(lines.items(), ("#3b6fb6", "#c2452d", "#3d8f5a", "#7a5aa6"), strict=False):
+        axes.plot(xs, ys, marker="o", markersize=3, label=name, color=colour)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def bars(labels: Sequence[str], values: Sequence[float], label: str) -> bytes:
+    """Draw horizontal bars, first on top."""
+    figure, axes = _figure(height=max(2.0, 0.22 * len(labels) + 0.8))
+    axes.barh(range(len(labels)), values, color=["#3b6fb6" if value >= 0 else "#c2452d" for value in values])
+    axes.set_yticks(range(len(labels)), [text[:60] for text in labels], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    return _png(figure)
+
+
+def scatter(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray, x_label: str, y_label: str) -> bytes:
+    """Draw points, such as predicted against measured influence."""
+    figure, axes = _figure()
+    axes.scatter(x, y, s=6, alpha=0.5, color="#3b6fb6", linewidths=0)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return _png(figure)
+
+
+def _figure(height: float = 3.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, height), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,135 @@
+"""What a bandit run is told and what it tells: its settings, the ledger of its pulls, its result."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from winnow.errors import UserError
+from winnow.selection.policies import policy_class
+
+LEDGER = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("cluster", pa.int64()),
+        ("probes", pa.int32()),
+        ("excluded", pa.int32()),
+        ("reward", pa.float64()),
+        ("reward_variance", pa.float64()),
+        ("arm_mean", pa.float64()),
+        ("bonus", pa.float64()),
+        ("score", pa.float64()),
+        ("documents_granted", pa.int64()),
+        ("tokens_granted", pa.int64()),
+        ("verdict", pa.string()),
+        ("cost", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class BanditSettings:
+    """How the bandit spends probes and grants tokens.
+
+    ``alpha`` and ``accept_threshold`` (Quad's tau; 0 = better than the mean of the opening) are in standard deviations
+    of the opening rewards. ``block_tokens`` is what one accepted pull grants. ``max_probes`` counts documents measured
+    in all, the opening included. Raises :class:`UserError` on a value out of range.
+    """
+
+    block_tokens: int
+    max_probes: int
+    policy: str = "quad_ucb"
+    alpha: float = 0.1
+    arms_per_round: int = 8
+    probes_per_pull: int = 8
+    accept_threshold: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        policy_class(self.policy)
+        for name, least in (("block_tokens", 1), ("max_probes", 0), ("arms_per_round", 1), ("probes_per_pull", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"bandit, {name}: {getattr(self, name)}; expected at least {least}")
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise UserError(f"bandit, alpha: {self.alpha}; expected a finite number, 0 or more")
+        if not math.isfinite(self.accept_threshold):
+            raise UserError(f"bandit, accept_threshold: {self.accept_threshold}; expected a finite number")
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A row of the ledger.
+
+    ``reward`` and ``reward_variance`` are of this pull's finite probes in raw influence (of the arm's mean when a pull
+    measured nothing); ``arm_mean`` (after the pull), ``bonus`` and ``score`` (when it was chosen) are standardised;
+    ``excluded`` counts probes without a finite reward; ``cost`` is the tokens of the documents probed.
+    ``documents_granted`` is how many documents the tokens amount to in the arm's random order. Verdicts: ``opening``,
+    ``accepted`` (arm_mean above the threshold), ``refused``, ``filled`` (what the loop had left over). NaN or infinite
+    numbers become null in the table.
+    """
+
+    round: int
+    cluster: int
+    probes: int
+    excluded: int
+    reward: float
+    reward_variance: float
+    arm_mean: float
+    bonus: float
+    score: float
+    documents_granted: int
+    tokens_granted: int
+    verdict: str
+    cost: int
+
+
+@dataclass(frozen=True, eq=False)
+class BanditResult:
+    """The ledger of a run and what it granted.
+
+    ``granted_tokens`` int64 ``[K]`` in the order of ``arms.clusters``; ``probed`` int64 and ``rewards`` float64 are
+    the positions measured after the opening and their influence, as measured; ``excluded`` the positions, opening
+    included, whose reward was not finite; ``center`` and ``scale`` turn influence into standardised rewards.
+    """
+
+    pulls: list[Pull]
+    granted_tokens: np.ndarray
+    probed: np.ndarray
+    rewards: np.ndarray
+    excluded: np.ndarray
+    center: float
+    scale: float
+
+    @property
+    def rounds(self) -> int:
+        """Rounds after the opening."""
+        return max((pull.round for pull in self.pulls), default=0)
+
+    @property
+    def bonus_ratio(self) -> float:
+        """Median of bonus / |mean reward| when arms were chosen: near 0 is greedy, far above 1 is blind."""
+        return bonus_ratio([pull for pull in self.pulls if pull.verdict != "opening"])
+
+    def ledger(self) -> pa.Table:
+        """Return the pulls as a table with the schema ``LEDGER``."""
+        rows = [asdict(pull) for pull in self.pulls]
+        columns = {
+            field.name: pa.array(
+                [None if isinstance(row[field.name], float) and not math.isfinite(row[field.name]) else row[field.name]
+                 for row in rows],
+                field.type,
+            )
+            for field in LEDGER
+        }  # fmt: skip
+        return pa.table(columns, schema=LEDGER)
+
+
+def bonus_ratio(pulls: list[Pull]) -> float:
+    """Return the median of bonus / |mean reward| over pulls; NaN when none has both."""
+    ratios = [
+        pull.bonus / abs(pull.score - pull.bonus) for pull in pulls if 0 < abs(pull.score - pull.bonus) < math.inf
+    ]
+    return float(np.median(ratios)) if ratios else math.nan

@@ -1,0 +1,86 @@
+"""What must hold of a manifest, recomputed from its own rows and not from what selection believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from winnow.config import Config
+from winnow.contamination.ngrams import build_index, find_overlap
+from winnow.dedup.sketch import make_plan
+from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
+from winnow.mixture.manifest_files import read_manifest, verify_manifest
+from winnow.store.checkpoints import stored_checkpoint
+from winnow.store.duplicates import pairs_among
+from winnow.store.judgements import texts_of
+from winnow.store.manifests import funnel, funnel_problems, manifest_row
+from winnow.store.references import stored_sets
+from winnow.store.store import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One check of one manifest."""
+
+    name: str
+    version: str
+    passed: bool
+    detail: str
+
+
+def check_manifest(store: Store, config: Config, version: str | None = None) -> list[Outcome]:
+    """Check a manifest (the newest unless named) against texts, pairs, budget, digest and funnel."""
+    with store.read() as connection:
+        row = manifest_row(connection, version)
+    tokenizer = stored_checkpoint(store, row["checkpoint"]).tokenizer
+    with store.read() as connection:
+        unequal = funnel_problems(funnel(connection, row["selection"], tokenizer))
+    rows = read_manifest(Path(row["path"])).rows
+    ids = ids_to_numpy(rows["doc_id"])
+    documents = pa.table({"doc_id": ids_from_numpy(ids[np.argsort(ids_as_keys(ids), order=("high", "low"))])})
+    leaking = _leaking(store, config, documents)
+    pairs = _pairs_inside(store, config, documents)
+    verification = verify_manifest(Path(row["path"]))
+    tokens = sum(
+        count * times for count, times in zip(rows["tokens"].to_pylist(), rows["repeats"].to_pylist(), strict=True)
+    )
+    model = store.query(
+        "SELECT spearman, reason FROM influence_models WHERE checkpoint = $checkpoint ORDER BY model",
+        {"checkpoint": row["checkpoint"]},
+    )
+    name = row["version"]
+    used = bool(row["influence_model_used"])
+    return [
+        Outcome("funnel_equality", name, not unequal, "; ".join(unequal) or "records = kept + removed + quarantined"),
+        Outcome("no_reference_leakage", name, not leaking, leaking or f"{len(rows)} documents compared anew"),
+        Outcome("no_duplicate_pair", name, not pairs, pairs or f"{len(rows)} documents sketched and compared anew"),
+        Outcome("within_budget", name, tokens <= row["budget_tokens"], f"{tokens:,} of {row['budget_tokens']:,} tokens"),
+        Outcome("digest_verifies", name, verification.ok, "; ".join(verification.problems) or row["digest"]),
+        Outcome(
+            "influence_model_above_floor", name, used,
+            f"held-out Spearman {model[-1][0]:.3f}" if used and model else str(model[-1][1] if model else "no model"),
+        ),
+    ]  # fmt: skip
+
+
+def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
+    settings = config.contamination
+    found = []
+    sets = [(one.name, build_index(one.texts(), settings.ngram)) for one in stored_sets(store)]
+    for texts in texts_of(store, documents):
+        for name, index in sets:
+            overlap = find_overlap(texts["text"], index)
+            for position, longest in zip(
+                overlap["position"].to_pylist(), overlap["longest_match"].to_pylist(), strict=True
+            ):
+                if longest >= settings.min_words:
+                    found.append(f"{texts['doc_id'][position].as_py()} shares {longest} words in a row with {name}")
+    return "; ".join(found[:5])
+
+
+def _pairs_inside(store: Store, config: Config, documents: pa.Table) -> str:
+    pairs = pairs_among(store, documents, make_plan(config.duplicates)).to_pylist()
+    return "; ".join(f"{pair['doc_a']} and {pair['doc_b']} have Jaccard {pair['similarity']:.3f}" for pair in pairs[:5])

@@ -1,0 +1,119 @@
+"""Everything the store knows of one document: the evidence behind a verdict, in one place."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from winnow.errors import UserError
+from winnow.store.manifests import manifest_row
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+NEIGHBOURS = 10
+
+
+def find_document(connection: Connection, name: str) -> uuid.UUID:
+    """Return the doc_id that ``name`` means: a UUID, or a file's own id. Raises :class:`UserError` if none or several."""
+    try:
+        wanted = uuid.UUID(name)
+    except ValueError:
+        rows = connection.execute(
+            "SELECT DISTINCT doc_id, source FROM occurrences WHERE original_id = $name ORDER BY ALL LIMIT 6",
+            {"name": name},
+        ).fetchall()
+        if len({doc for doc, _ in rows}) > 1:
+            several = ", ".join(f"{doc} ({source})" for doc, source in rows)
+            raise UserError(f"'{name}' is the id of several documents: {several}; give the UUID") from None
+        if not rows:
+            raise UserError(
+                f"no document '{name}': give a doc_id (SELECT doc_id FROM documents) or a file's own id"
+            ) from None
+        return rows[0][0]
+    if not connection.execute("SELECT 1 FROM documents WHERE doc_id = $doc", {"doc": wanted}).fetchone():
+        raise UserError(f"no document {wanted} in the store: it was never delivered, or all its files are withdrawn")
+    return wanted
+
+
+def explain_document(connection: Connection, name: str, version: str | None = None) -> dict[str, Any]:
+    """Return where a document occurs and every judgement on it: signals, duplicates, cluster, scores, round, verdict."""
+    doc = find_document(connection, name)
+    parameters = {"doc": doc}
+
+    def rows(query: str, **more: Any) -> list[dict[str, Any]]:
+        cursor = connection.execute(query, {**parameters, **more})
+        columns = [column[0] for column in cursor.description or ()]
+        return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    found: dict[str, Any] = {
+        "document": rows(
+            "SELECT d.*, left(text, 400) AS excerpt FROM documents d LEFT JOIN texts USING (doc_id) WHERE doc_id = $doc"
+        )[0],
+        "occurrences": rows(
+            "SELECT shard, row, source, original_id, url, date, path FROM occurrences JOIN shards USING (shard, source)"
+            " WHERE doc_id = $doc ORDER BY shard, row"
+        ),
+        "signals": rows("SELECT * EXCLUDE (doc_id) FROM signals WHERE doc_id = $doc"),
+        "tokens": rows("SELECT tokenizer, tokens FROM token_counts WHERE doc_id = $doc"),
+        "duplicates": rows("SELECT * EXCLUDE (doc_id) FROM duplicates WHERE doc_id = $doc"),
+        "duplicate_pairs": rows(
+            """
+            SELECT CASE WHEN doc_a = $doc THEN doc_b ELSE doc_a END AS other, similarity, kind,
+                   d.source, d.original_id
+            FROM duplicate_pairs JOIN documents d ON d.doc_id = CASE WHEN doc_a = $doc THEN doc_b ELSE doc_a END
+            WHERE doc_a = $doc OR doc_b = $doc ORDER BY similarity DESC, other LIMIT $most
+            """,
+            most=NEIGHBOURS,
+        ),
+        "contamination": rows(
+            """
+            SELECT c.evaluation_set, c.longest_match, c.coverage, c.contaminated, i.item_id,
+                   substr(t.text, c.span_start::BIGINT + 1, c.span_end - c.span_start) AS shared_text
+            FROM contamination c
+            LEFT JOIN reference_sets s ON s.reference = c.evaluation_set
+            LEFT JOIN reference_items i ON i.digest = s.digest AND i.item = c.item
+            LEFT JOIN texts t USING (doc_id)
+            WHERE doc_id = $doc ORDER BY c.longest_match DESC
+            """
+        ),
+        "cluster": rows(
+            "SELECT c.cluster, c.distance, s.label, s.documents FROM clusters c"
+            " LEFT JOIN cluster_summary s USING (clustering, cluster) WHERE doc_id = $doc"
+        ),
+        "probes": rows("SELECT * EXCLUDE (doc_id) FROM probes WHERE doc_id = $doc ORDER BY checkpoint, method"),
+        "scores": rows(
+            "SELECT scorer, score, checkpoint, version, rank_share FROM ("
+            "  SELECT *, percent_rank() OVER (PARTITION BY scorer, version ORDER BY score) AS rank_share FROM scores"
+            ") WHERE doc_id = $doc ORDER BY checkpoint"
+        ),
+    }
+    try:
+        manifest = manifest_row(connection, version)
+    except UserError:
+        if version:
+            raise
+        return found | {"manifest": None, "decision": [], "rounds": [], "manifest_row": []}
+    selection, chosen = manifest["selection"], manifest["version"]
+    found["manifest"] = {key: manifest[key] for key in ("version", "digest", "checkpoint", "selection")}
+    found["decision"] = rows(
+        "SELECT stage, verdict, reason, detail, matched_doc, cluster, score, in_control FROM decisions"
+        " WHERE doc_id = $doc AND selection = $selection",
+        selection=selection,
+    )
+    found["rounds"] = rows(
+        """
+        SELECT round, verdict, probes, reward, arm_mean, bonus, score, tokens_granted FROM bandit_rounds
+        WHERE selection = $selection AND cluster = (SELECT cluster FROM clusters WHERE doc_id = $doc) ORDER BY pull
+        """,
+        selection=selection,
+    )
+    found["manifest_row"] = rows(
+        'SELECT "order", uri, row, source, tokens, repeats, reason FROM manifest_rows'
+        " WHERE doc_id = $doc AND version = $version",
+        version=chosen,
+    )
+    found["manifests"] = [
+        row["version"] for row in rows("SELECT version FROM manifest_rows WHERE doc_id = $doc ORDER BY version")
+    ]
+    return found

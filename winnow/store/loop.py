@@ -1,0 +1,55 @@
+"""One turn of the loop: the checkpoint, the reference, the arms and the candidate pool, taken from the store together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from winnow.config import Config
+from winnow.selection import Arms, build_arms
+from winnow.store.checkpoints import StoredCheckpoint, stored_checkpoint
+from winnow.store.clusters import Clustering, stored_clustering
+from winnow.store.pool import Pool, candidate_pool
+from winnow.store.references import StoredSet, stored_reference
+from winnow.store.stages import stage_key
+from winnow.store.store import Store
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What influence, selection and manifest of one checkpoint start from."""
+
+    config: Config
+    checkpoint: StoredCheckpoint
+    reference: StoredSet
+    clustering: Clustering
+    pool: Pool
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Digests of what influence is measured with: no paths, no names."""
+        return {
+            "checkpoint": self.checkpoint.weights_digest,
+            "tokenizer": self.checkpoint.tokenizer,
+            "reference": self.reference.digest,
+            "encoder": self.clustering.model,
+            "clustering": self.clustering.digest,
+        }
+
+    def key(self, stage: str, version: str, *sections: str, **more: Any) -> str:
+        """Return a stage key over :attr:`inputs`, the influence settings and the named sections of the configuration."""
+        settings = self.config.semantic("influence", *sections)
+        return stage_key(stage, version, **self.inputs, settings=settings, seed=self.config.selection.seed, **more)
+
+    def arms(self) -> Arms:
+        """Return the clusters of the candidates as the bandit's arms."""
+        candidates = self.pool.candidates
+        return build_arms(self.pool.ids, candidates["cluster"].to_numpy(), candidates["tokens"].to_numpy())
+
+
+def open_loop(store: Store, config: Config, checkpoint: str) -> Loop:
+    """Gather the state of one checkpoint. Raises ``LookupError`` or ``UserError`` naming what is not materialized."""
+    found = stored_checkpoint(store, checkpoint)
+    clustering = stored_clustering(store)
+    pool = candidate_pool(store, config, clustering.name, found.tokenizer)
+    return Loop(config, found, stored_reference(store), clustering, pool)

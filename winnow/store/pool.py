@@ -1,0 +1,107 @@
+"""The candidate pool: which documents may be selected, and why the others may not.
+
+Every document gets a verdict from the first stage that objects: signals, then duplicates, then contamination. What is
+left are the candidates, each with its source, tokens and cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow.config import Config
+from winnow.identity import digest_ids, ids_to_numpy
+from winnow.store.store import Store
+
+VERDICTS = """
+WITH leaking AS (
+    SELECT doc_id, arg_max(evaluation_set, longest_match) AS evaluation_set, max(longest_match) AS longest_match
+    FROM contamination WHERE contaminated GROUP BY doc_id
+),
+verdicts AS (
+    SELECT doc_id,
+           d.source,
+           d.shard,
+           d.row,
+           CASE WHEN $filter AND NOT s.gopher_passed THEN 'signals'
+                WHEN n.keeper_id <> doc_id THEN 'duplicates'
+                WHEN l.doc_id IS NOT NULL THEN 'contamination'
+           END AS stage,
+           CASE stage WHEN 'signals' THEN 'low_quality'
+                      WHEN 'duplicates' THEN 'near_duplicate'
+                      WHEN 'contamination' THEN 'contaminated'
+           END AS reason,
+           CASE stage WHEN 'signals' THEN s.gopher_reason
+                      WHEN 'duplicates' THEN format('Jaccard {:.3f} with the keeper', n.similarity)
+                      WHEN 'contamination'
+                          THEN format('{} words in a row with {}', l.longest_match, l.evaluation_set)
+           END AS detail,
+           CASE WHEN stage = 'duplicates' THEN n.keeper_id END AS matched_doc
+    FROM documents d
+    JOIN signals s USING (doc_id)
+    LEFT JOIN (SELECT * FROM duplicates WHERE kind = 'near') n USING (doc_id)
+    LEFT JOIN leaking l USING (doc_id)
+)
+"""
+JUDGED = ("documents", "signals", "duplicates", "contamination")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Every document with its verdict so far; ``candidates`` are those without a stage that objected.
+
+    Both tables are sorted by doc_id: doc_id, source, shard, row, tokens, cluster, stage, reason, detail, matched_doc.
+    """
+
+    documents: pa.Table
+    candidates: pa.Table
+
+    @property
+    def tokens(self) -> int:
+        return int(self.candidates["tokens"].to_numpy().sum())
+
+    @property
+    def digest(self) -> str:
+        """Digest of the set of candidates."""
+        return digest_ids(self.ids)
+
+    @property
+    def ids(self) -> np.ndarray:
+        return ids_to_numpy(self.candidates["doc_id"])
+
+
+def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str) -> Pool:
+    """Judge every document by the stages so far. Raises ``LookupError`` when some lack a judgement."""
+    only = {"clustering": clustering, "tokenizer": tokenizer}
+    with store.scratch(*JUDGED, "token_counts", "clusters", only=only) as connection:
+        documents = connection.execute(
+            f"""
+            {VERDICTS} SELECT v.*, t.tokens, c.cluster FROM verdicts v
+            JOIN token_counts t USING (doc_id) JOIN clusters c USING (doc_id) ORDER BY doc_id
+            """,
+            {"filter": config.quality.filter},
+        ).to_arrow_table()
+        total = connection.execute("SELECT count(*) FROM documents").fetchone()
+    if total and len(documents) != total[0]:
+        raise LookupError(
+            f"{total[0] - len(documents)} of {total[0]} documents lack signals, tokens or a cluster: "
+            "materialize signals, embeddings, clusters and token_counts for every partition first"
+        )
+    return Pool(documents, documents.filter(pc.is_null(documents["stage"])))
+
+
+def admissible(store: Store, config: Config) -> pa.Table:
+    """Return the doc_id of every document that no stage objects to, sorted: what tokenizer and warm-up may see."""
+    with store.scratch(*JUDGED) as connection:
+        return connection.execute(
+            f"{VERDICTS} SELECT doc_id FROM verdicts WHERE stage IS NULL ORDER BY doc_id",  # noqa: S608
+            {"filter": config.quality.filter},
+        ).to_arrow_table()
+
+
+def budget_tokens(config: Config, pool: Pool) -> int:
+    """Return the budget: as configured, else a quarter of the pool."""
+    return config.selection.budget_tokens or pool.tokens // 4

@@ -1,0 +1,142 @@
+"""Making a manifest: rows from the decisions, digest, folder, and its place in the store."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from winnow.contamination.judge import contamination_version
+from winnow.dedup.sketch import make_plan
+from winnow.errors import UserError
+from winnow.identity import canonical_json
+from winnow.mixture.environment import recorded_environment
+from winnow.mixture.manifest import Manifest, build_manifest
+from winnow.mixture.manifest_files import read_manifest, write_manifest
+from winnow.quality.judge import quality_version
+from winnow.store.corpus import corpus_digest
+from winnow.store.influence import model_name
+from winnow.store.manifests import SEMANTIC, curation_state, funnel
+from winnow.store.probes import gradient_method, oracle_method
+from winnow.store.selection import Selected, selection_name
+from winnow.store.stages import Stage
+from winnow.store.store import Store, add_parts, insert_row, live_parts, now
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A manifest that has been written."""
+
+    manifest: Manifest
+    folder: Path
+
+
+def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
+    """Write the next manifest version from a selection: its folder first, then its rows and its place in the store."""
+    loop = selected.loop
+    config, name = loop.config, selection_name(store, loop)
+    with store.read() as connection:
+        parent = _newest(connection)
+        state = curation_state(connection, config, store.home, loop.checkpoint.name)
+        snapshot = sorted(part for parts in live_parts(connection).values() for part in parts)
+        # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
+        environment = recorded_environment(_dtypes(config))
+        version = f"v{int(parent[1:]) + 1 if parent else 1:04d}"
+        counted = funnel(connection, name, loop.checkpoint.tokenizer)
+    rows = selected.manifest_rows()
+    got = selected.mixture_rows(name)
+    weights = {row["source"]: row["weight"] for row in got.to_pylist() if row["method"] == "selected"}
+    manifest = build_manifest(
+        rows,
+        version=version,
+        token_budget=selected.budget,
+        seed=config.selection.seed,
+        configuration=config.semantic(*SEMANTIC),
+        inputs={
+            "corpus": corpus_digest(store),
+            **loop.inputs,
+            "influence_model": model_name(store, loop),
+            "influence_model_used": selected.influence_model_used,
+            "methods": {
+                "signals": quality_version(config.quality),
+                "duplicates": make_plan(config.duplicates).scheme,
+                "contamination": contamination_version(loop.reference.digest, config.contamination),
+                "gradient": gradient_method(config),
+                "oracle": oracle_method(config),
+            },
+        },
+        weights=weights,
+        parent=parent,
+        snapshot=snapshot,
+        funnel=counted,
+        control={
+            "documents": selected.control.documents,
+            "tokens": selected.control.tokens,
+            "digest": selected.control.digest,
+        },
+        environment=environment,
+    )
+    _clear_unlisted(store, version, manifest.digest)
+    folder = write_manifest(manifest, store.home.manifests)
+    versioned = manifest.rows.append_column("version", pa.array([version] * len(manifest.rows), pa.string()))
+    parts = store.write_parts("manifest_rows", [versioned])
+    with store.write() as connection:
+        add_parts(connection, parts)
+        insert_row(
+            connection,
+            "manifests",
+            version=version,
+            digest=manifest.digest,
+            parent=parent,
+            selection=name,
+            state=state.key,
+            checkpoint=loop.checkpoint.name,
+            documents=manifest.documents,
+            tokens=manifest.tokens,
+            budget_tokens=manifest.token_budget,
+            control_tokens=selected.control.tokens,
+            influence_model_used=selected.influence_model_used,
+            path=str(folder),
+            snapshot=snapshot,
+            configuration=canonical_json(dict(manifest.configuration)),
+            environment=canonical_json(environment),
+            made_at=now(),
+        )
+        stage.finish(connection, manifest.documents, output=version)
+    return Made(manifest, folder)
+
+
+def _newest(connection: Connection) -> str | None:
+    row = connection.execute(
+        "SELECT version FROM manifests ORDER BY len(version) DESC, version DESC LIMIT 1"
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _clear_unlisted(store: Store, version: str, digest: str) -> None:
+    """Remove the folder that a run left which was killed before the store listed its manifest."""
+    folder = store.home.manifests / version
+    if not folder.exists():
+        return
+    try:
+        same = read_manifest(folder).digest == digest
+    except UserError:
+        same = False
+    if not same:
+        log.warning("%s was left by a run that did not finish and is replaced", folder)
+        shutil.rmtree(folder)
+
+
+def _dtypes(config: Any) -> str:
+    from winnow.forward import resolve_dtype
+
+    return f"embeddings {resolve_dtype(config.encoder.dtype)}, influence float32, training {resolve_dtype(config.train.dtype)}"

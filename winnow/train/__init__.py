@@ -1,0 +1,1 @@
+"""Training: tokenizer, model, packing, the loop, checkpoints and the loss on reference items."""
