@@ -17,7 +17,7 @@ of_shards = dg.AssetSelection.assets(
     "shards", "occurrences", "quarantine", "documents", "signals", "sketches", "bands", "embeddings"
 )
 training = dg.AssetSelection.assets("train_stage", "validations")
-console = {"loggers": {"progress": {"config": {}}}}
+console: dict[str, dict[str, dict[str, dict[str, str]]]] = {"loggers": {"progress": {"config": {}}}}
 
 defs = dg.Definitions(
     assets=assets,

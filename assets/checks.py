@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from resources.workspace import Workspace
-from winnow.store.checks import check_manifest
+from winnow.stages.checks import check_manifest
 
 NAMES = {
     "funnel_equality": "Per source: records = kept + removed by reason + quarantined.",

@@ -6,9 +6,9 @@ import pyarrow as pa
 from resources.report import materialized, skipped
 from resources.workspace import Workspace
 from winnow.identity import digest_file
+from winnow.stages.references import stored_sets, write_sets
 from winnow.store.judgements import mark_judged, texts_of, unjudged
-from winnow.store.references import stored_sets, write_sets
-from winnow.store.stages import Stage, stage_key
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import insert
 
 SPLIT_VERSION = "1"

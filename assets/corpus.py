@@ -7,8 +7,8 @@ import dagster as dg
 from resources.partitions import SHARDS
 from resources.report import materialized, table_of
 from resources.workspace import Workspace
-from winnow.store.corpus import deliver
-from winnow.store.stages import Stage
+from winnow.stages.corpus import deliver
+from winnow.store.stage import Stage
 from winnow.text.deliveries import Delivery, scan
 
 

@@ -7,10 +7,10 @@ import dagster as dg
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped
 from resources.workspace import Workspace
-from winnow.store.corpus import corpus_digest
-from winnow.store.duplicates import group_duplicates, pair_new_documents
+from winnow.stages.corpus import corpus_digest
+from winnow.stages.duplicates import group_duplicates, pair_new_documents
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stages import Stage, stage_key
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import add_parts
 
 GROUPING_VERSION = "1"

@@ -1,14 +1,16 @@
 """Document vectors, and the clusters that are the bandit's arms."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
-from winnow.store.clusters import assign_new, current_clustering, fit_clustering, summarise
-from winnow.store.corpus import corpus_digest
+from winnow.stages.clusters import assign_new, current_clustering, fit_clustering, summarise
+from winnow.stages.corpus import corpus_digest
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stages import Stage, stage_key
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import add_parts
 
 DOCUMENTS_A_PART = 2_000
@@ -64,7 +66,7 @@ def embeddings(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     group_name="embeddings",
     pool="store",
 )
-def clusters(context: dg.AssetExecutionContext, workspace: Workspace):  # type: ignore[no-untyped-def]
+def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[dg.MaterializeResult]:
     """Assign new documents to centroids that are fitted once; new data never moves them."""
     from winnow.embed.encoder import encoder_digest, resolve_encoder
     from winnow.plots import bars

@@ -1,21 +1,27 @@
 """How much each document helps: probes, the model that predicts them, and a score for every document."""
 
+from typing import Any
+
 import dagster as dg
+import pyarrow as pa
 
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped
 from resources.workspace import Workspace
-from winnow.store.influence import (
+from winnow.identity import ids_from_numpy
+from winnow.stages.influence import (
     OPENING_VERSION,
     choose_opening,
     fit_model,
+    opening_key,
     oracle_sample,
     pending_scores,
     score_documents,
 )
-from winnow.store.loop import open_loop
-from winnow.store.probes import Prober
-from winnow.store.stages import Stage
+from winnow.stages.loop import open_loop
+from winnow.stages.probes import Prober
+from winnow.store.judgements import mark_judged
+from winnow.store.stage import Stage
 from winnow.store.store import add_parts
 
 
@@ -35,7 +41,7 @@ def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
 
     store, config = workspace.store(), workspace.config()
     loop = open_loop(store, config, context.partition_key)
-    stage = Stage(store, "probes", context.run_id, loop.key("probes", OPENING_VERSION), context.partition_key)
+    stage = Stage(store, "probes", context.run_id, opening_key(loop), context.partition_key)
     if stage.done is not None:
         return skipped(context, store, "probes", "the opening round of this checkpoint is measured")
     prober = Prober(store, config, loop.checkpoint, loop.reference, loop.pool, context.log.info)
@@ -45,11 +51,12 @@ def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     oracle = prober.oracle(opening[sample])
     with store.write() as connection:
         count = prober.write(connection)
+        mark_judged(connection, "probes", stage.key, pa.table({"doc_id": ids_from_numpy(opening)}))
         stage.finish(connection, count, output=prober.method, flops=prober.flops)
     context.log.info(
         f"{len(influence)} documents probed by {prober.method}, {len(oracle)} of them by the one-step oracle"
     )
-    metadata = {"method": prober.method}
+    metadata: dict[str, Any] = {"method": prober.method}
     if len(oracle):
         metadata["oracle"] = picture(scatter(influence[sample], oracle, "gradient influence", "one-step oracle"))
     return materialized(store, stage, "probes", metadata)

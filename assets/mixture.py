@@ -5,12 +5,12 @@ import dagster as dg
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
-from winnow.store.loop import open_loop
-from winnow.store.publishing import make_manifest
-from winnow.store.selection import select, selection_key, selection_name, stored_ledger
-from winnow.store.stages import Stage
+from winnow.stages.loop import open_loop
+from winnow.stages.publishing import make_manifest
+from winnow.stages.selection import select, selection_key, selection_name, stored_ledger
+from winnow.stages.validation import train_control, train_on_manifest, validated
+from winnow.store.stage import Stage
 from winnow.store.store import insert
-from winnow.store.validation import train_control, train_on_manifest, validated
 
 
 @dg.asset(group_name="mixture", deps=["decisions"], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb"})

@@ -6,11 +6,11 @@ import pyarrow as pa
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, skipped
 from resources.workspace import Workspace
-from winnow.store.checkpoints import initial_checkpoint, stored_checkpoint
+from winnow.stages.checkpoints import initial_checkpoint, stored_checkpoint
+from winnow.stages.training import fit_tokenizer, register, tokenizer_key, warm_up
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stages import Stage, stage_key
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import insert
-from winnow.store.training import fit_tokenizer, register, tokenizer_key, warm_up
 
 
 @dg.asset(group_name="model", deps=["signals", "duplicates", "contamination"], pool="store", kinds={"huggingface"})

@@ -5,10 +5,10 @@ import dagster as dg
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
-from winnow.store.loop import open_loop
-from winnow.store.probes import Prober
-from winnow.store.selection import ledger_rows, pull_arms, select, selection_key, selection_name, stored_ledger
-from winnow.store.stages import Stage
+from winnow.stages.loop import open_loop
+from winnow.stages.probes import Prober
+from winnow.stages.selection import ledger_rows, pull_arms, select, selection_key, selection_name, stored_ledger
+from winnow.store.stage import Stage
 from winnow.store.store import insert
 
 

@@ -6,7 +6,7 @@ from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped
 from resources.workspace import Workspace
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stages import Stage
+from winnow.store.stage import Stage
 from winnow.store.store import insert
 
 

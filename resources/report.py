@@ -10,7 +10,7 @@ import dagster as dg
 
 from winnow.store import Store
 from winnow.store.schema import tables
-from winnow.store.stages import Stage
+from winnow.store.stage import Stage
 
 
 def materialized(

@@ -13,7 +13,7 @@ from resources.partitions import CHECKPOINTS
 from resources.workspace import Workspace
 from sensors.inbox import active_runs
 from winnow.errors import UserError
-from winnow.store.manifests import curation_state
+from winnow.stages.manifests import curation_state
 from winnow.store.store import open_published
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 from resources.partitions import SHARDS
 from resources.workspace import Workspace
 from winnow.errors import UserError
-from winnow.store.corpus import known_shards
+from winnow.stages.corpus import known_shards
 from winnow.store.store import open_published
 from winnow.text.deliveries import Known, closed, plan, scan
 

@@ -40,7 +40,7 @@ def demo(options: argparse.Namespace) -> int:
     config = load_config(home.config) if home.config.exists() else demo_config()
     save_config(config, home.config)
     runner = Runner(home, _checkout(options), config)
-    from winnow.store.checkpoints import initial_checkpoint
+    from winnow.stages.checkpoints import initial_checkpoint
 
     code = runner.everything(until=None, checkpoint=initial_checkpoint(config), train=True)
     if code == 0:
@@ -105,8 +105,8 @@ class Runner:
         return 0
 
     def _ingest(self, stages: Iterable[str]) -> None:
+        from winnow.stages.corpus import known_shards
         from winnow.store import Store
-        from winnow.store.corpus import known_shards
         from winnow.text.deliveries import plan, scan
 
         store = Store(self.home, self.config.store)
@@ -124,8 +124,8 @@ class Runner:
         self._execute("ingest", stages, **({"partition_key": keys[0]} if len(keys) == 1 else {"tags": tags}))
 
     def _current(self) -> str:
+        from winnow.stages.checkpoints import current_checkpoint
         from winnow.store import Store
-        from winnow.store.checkpoints import current_checkpoint
 
         with Store(self.home, self.config.store).read() as connection:
             return current_checkpoint(connection, self.config)
@@ -201,25 +201,38 @@ def _configured(config: Config, options: argparse.Namespace) -> Config:
     return config.model_copy(update=changes)
 
 
-def _locations(patterns: Iterable[str]) -> list[Location]:
-    """Return one location for all files that the globs name: their common root, and each file below it.
+def _locations(texts: Iterable[str]) -> list[Location]:
+    """Return one location for all globs: their common root, and each glob below it, so that later files are found too.
 
-    Several globs may stand in one string, and ``{a,b}`` means both. Raises :class:`UserError` when a glob names nothing.
+    A text that names nothing as it stands may hold several globs; ``{a,b}`` means both. Raises :class:`UserError` when
+    a glob names no corpus file.
     """
+    patterns: list[Path] = []
+    for text in texts:
+        words = [text] if _files(text) else text.split()
+        for pattern in (one for word in words for one in _braces(word)):
+            if not _files(pattern):
+                raise UserError(f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob")
+            patterns.append(Path(pattern).expanduser().absolute())
+    root = Path(os.path.commonpath([_anchor(pattern) for pattern in patterns]))
+    if any(pattern.parent == root for pattern in patterns):  # the folder's name is the source
+        root = root.parent
+    return [Location(root=str(root), include=sorted({pattern.relative_to(root).as_posix() for pattern in patterns}))]
+
+
+def _files(pattern: str) -> list[str]:
     from winnow.text.formats import format_of
 
-    files: list[Path] = []
-    for pattern in (one for text in patterns for word in text.split() for one in _braces(word)):
-        found = [Path(name).resolve() for name in sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))]
-        found = [path for path in found if path.is_file() and format_of(path)]
-        if not found:
-            raise UserError(f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob")
-        files += found
-    folders = {path.parent for path in files}
-    root = Path(os.path.commonpath(folders)) if len(folders) > 1 else next(iter(folders)).parent
-    return [
-        Location(root=str(root), include=sorted({glob.escape(path.relative_to(root).as_posix()) for path in files}))
-    ]
+    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - patterns may be absolute
+    return [name for name in found if Path(name).is_file() and format_of(Path(name))]
+
+
+def _anchor(pattern: Path) -> Path:
+    """Return the folder above the first part with a wildcard, or above the file."""
+    for folder in reversed(pattern.parents):
+        if glob.has_magic(folder.name):
+            return folder.parent
+    return pattern.parent
 
 
 def _braces(pattern: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from winnow.cli.read import funnel_rows
 from winnow.cli.show import aligned
 from winnow.home import Home
-from winnow.store.manifests import funnel, manifest_row
+from winnow.stages.manifests import funnel, manifest_row
 from winnow.store.schema import tables
 from winnow.store.store import open_published
 
@@ -119,7 +119,7 @@ def _manifest(connection: Connection) -> str:
 
 
 def _validation(connection: Connection) -> str:
-    columns, rows = _rows(
+    _, rows = _rows(
         connection,
         """
         SELECT arm, min(tokens) AS "from", max(tokens) AS tokens, max_by(loss, -tokens) AS loss_before,

@@ -26,9 +26,17 @@ def demo_config() -> Config:
     """Return the demo's configuration: its reference, and Gopher's rules loosened to the size of a docstring."""
     return Config(
         reference=Reference(path=REFERENCE, name="python_language"),
-        # The paper's thresholds are for web pages; a docstring or a function is shorter and has fewer stop words.
-        quality=Quality(gopher={"min_words": 12, "min_stop_words_distinct": 1, "min_frac_words_alpha": 0.6}),
-        selection=Selection(budget_tokens=250_000),
+        # The paper's thresholds are for web pages; a docstring or a function is shorter, with longer "words".
+        quality=Quality(
+            gopher={
+                "min_words": 10,
+                "max_mean_word_length": 14,
+                "min_stop_words_distinct": 1,
+                "min_frac_words_alpha": 0.6,
+                "max_hash_symbol_ratio": 0.2,
+            }
+        ),
+        selection=Selection(budget_tokens=200_000),
     )
 
 

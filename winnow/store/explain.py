@@ -6,7 +6,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from winnow.errors import UserError
-from winnow.store.manifests import manifest_row
+from winnow.stages.manifests import manifest_row
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

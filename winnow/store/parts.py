@@ -6,7 +6,6 @@ transaction has listed it in ``parts``. A killed run can leave a file that no li
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -99,7 +98,7 @@ class PartWriter:
         self._writer = None
         digest = digest_file(self._temporary)[:32]
         size = self._temporary.stat().st_size
-        os.replace(self._temporary, self.folder / f"{digest}.parquet")
+        self._temporary.replace(self.folder / f"{digest}.parquet")
         self.parts.append(Part(digest, self.kind, self._rows, size))
         self._rows = self._bytes = 0
 

@@ -7,13 +7,12 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 from __future__ import annotations
 
 import fcntl
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -25,8 +24,7 @@ from winnow.store.backends import SETTINGS, configure, make_backend, open_waitin
 from winnow.store.parts import Part, conform, write_parts
 from winnow.store.schema import SCHEMA_VERSION, Table, tables
 
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+Connection = duckdb.DuckDBPyConnection
 
 
 def now() -> datetime:
@@ -164,7 +162,7 @@ class Store:
             temporary = self.home.root / f".winnow-{uuid.uuid4().hex}.duckdb"
             try:
                 self._fill(temporary, copies, live)
-                os.replace(temporary, self.home.published)
+                temporary.replace(self.home.published)
             finally:
                 temporary.unlink(missing_ok=True)
         return True

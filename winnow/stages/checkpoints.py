@@ -12,7 +12,7 @@ from winnow.identity import digest
 from winnow.store.store import Store
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 from winnow.config import Config
 from winnow.mixture.manifest_files import read_manifest
-from winnow.store.checkpoints import StoredCheckpoint, stored_checkpoint
-from winnow.store.manifests import manifest_row
-from winnow.store.references import stored_reference
-from winnow.store.stages import Stage, stage_key
+from winnow.stages.checkpoints import StoredCheckpoint, stored_checkpoint
+from winnow.stages.manifests import manifest_row
+from winnow.stages.references import stored_reference
+from winnow.stages.training import Arm, Say, arms_of, curve_rows, pack_arm, train_arm
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import Store, insert
-from winnow.store.training import Arm, Say, arms_of, curve_rows, pack_arm, train_arm
 
 TRAINING_VERSION = "1"
 

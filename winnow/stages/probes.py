@@ -16,16 +16,15 @@ import pyarrow as pa
 
 from winnow.config import Config
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
-from winnow.store.checkpoints import StoredCheckpoint
+from winnow.stages.checkpoints import StoredCheckpoint
+from winnow.stages.pool import Pool
+from winnow.stages.references import StoredSet
 from winnow.store.judgements import all_texts
-from winnow.store.pool import Pool
-from winnow.store.references import StoredSet
 from winnow.store.store import Store, insert
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
-
     from winnow.attribution.influence import GradientInfluence
+    from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
 

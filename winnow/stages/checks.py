@@ -13,11 +13,11 @@ from winnow.contamination.ngrams import build_index, find_overlap
 from winnow.dedup.sketch import make_plan
 from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.mixture.manifest_files import read_manifest, verify_manifest
-from winnow.store.checkpoints import stored_checkpoint
-from winnow.store.duplicates import pairs_among
+from winnow.stages.checkpoints import stored_checkpoint
+from winnow.stages.duplicates import pairs_among
+from winnow.stages.manifests import funnel, funnel_problems, manifest_row
+from winnow.stages.references import stored_sets
 from winnow.store.judgements import texts_of
-from winnow.store.manifests import funnel, funnel_problems, manifest_row
-from winnow.store.references import stored_sets
 from winnow.store.store import Store
 
 

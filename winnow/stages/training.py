@@ -17,9 +17,9 @@ import pyarrow as pa
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy, seeded_keys
+from winnow.stages.pool import admissible
 from winnow.store.judgements import all_texts, texts_of
-from winnow.store.pool import admissible
-from winnow.store.stages import Stage, pinned, stage_key
+from winnow.store.stage import Stage, pinned, stage_key
 from winnow.store.store import Store, insert_row, now
 
 if TYPE_CHECKING:

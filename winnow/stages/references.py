@@ -12,7 +12,7 @@ from winnow.contamination.sets import ItemSet
 from winnow.store.store import Store, insert, insert_row
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from winnow.identity import ids_as_keys, ids_to_numpy
 from winnow.mixture.weights import Mixture, plan_mixture
 from winnow.selection import BanditSettings, Decisions, RandomControl, check_budget, decide, random_control, run_bandit
 from winnow.selection.bandit import BanditResult
-from winnow.store.corpus import corpus_digest
-from winnow.store.influence import candidate_scores, model_name
-from winnow.store.loop import Loop
-from winnow.store.pool import budget_tokens
-from winnow.store.probes import Prober, gradient_method
+from winnow.stages.corpus import corpus_digest
+from winnow.stages.influence import candidate_scores, model_name, opening_round
+from winnow.stages.loop import Loop
+from winnow.stages.pool import budget_tokens
+from winnow.stages.probes import Prober, gradient_method
 from winnow.store.store import Store
 
 SELECTION_VERSION = "1"
@@ -67,15 +67,7 @@ def pull_arms(store: Store, loop: Loop, prober: Prober) -> BanditResult:
 
 def _opening(store: Store, loop: Loop) -> tuple[np.ndarray, np.ndarray]:
     """Return positions and influence of the opening probes that are still candidates."""
-    rows = store.arrow(
-        "SELECT doc_id, influence FROM probes WHERE checkpoint = $checkpoint AND reference = $reference"
-        " AND method = $method AND phase = 'opening' ORDER BY doc_id",
-        {
-            "checkpoint": loop.checkpoint.name,
-            "reference": loop.reference.digest,
-            "method": gradient_method(loop.config),
-        },
-    )
+    rows = opening_round(store, loop, gradient_method(loop.config))
     pool, probed = ids_as_keys(loop.pool.ids), ids_as_keys(ids_to_numpy(rows["doc_id"]))
     where = np.minimum(np.searchsorted(pool, probed), max(len(pool) - 1, 0))
     present = pool[where] == probed if len(pool) else np.zeros(len(probed), bool)

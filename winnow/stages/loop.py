@@ -7,11 +7,11 @@ from typing import Any
 
 from winnow.config import Config
 from winnow.selection import Arms, build_arms
-from winnow.store.checkpoints import StoredCheckpoint, stored_checkpoint
-from winnow.store.clusters import Clustering, stored_clustering
-from winnow.store.pool import Pool, candidate_pool
-from winnow.store.references import StoredSet, stored_reference
-from winnow.store.stages import stage_key
+from winnow.stages.checkpoints import StoredCheckpoint, stored_checkpoint
+from winnow.stages.clusters import Clustering, stored_clustering
+from winnow.stages.pool import Pool, candidate_pool
+from winnow.stages.references import StoredSet, stored_reference
+from winnow.store.stage import stage_key
 from winnow.store.store import Store
 
 

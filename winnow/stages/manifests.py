@@ -9,11 +9,11 @@ from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest, digest_file
-from winnow.store.checkpoints import current_checkpoint
+from winnow.stages.checkpoints import current_checkpoint
 from winnow.store.store import get_meta
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 SEMANTIC = (
     "corpus", "reference", "quality", "duplicates", "contamination", "encoder", "clusters", "model", "influence",

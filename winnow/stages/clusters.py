@@ -14,11 +14,11 @@ from winnow.config import Config
 from winnow.embed.rows import vectors_of
 from winnow.identity import ids_to_numpy, seeded_keys
 from winnow.store.judgements import all_texts
-from winnow.store.stages import Stage, pinned, stage_key
+from winnow.store.stage import Stage, pinned, stage_key
 from winnow.store.store import Store, insert
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 CLUSTERING_VERSION = "1"
 LABELLED_DOCUMENTS = 20_000

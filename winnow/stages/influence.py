@@ -13,15 +13,14 @@ from winnow.embed.rows import vectors_of
 from winnow.identity import digest_file, ids_to_numpy, seeded_keys
 from winnow.quality.signals import COLUMNS
 from winnow.selection import opening_probes
-from winnow.store.loop import Loop
-from winnow.store.probes import gradient_method, oracle_method
-from winnow.store.stages import pinned
+from winnow.stages.loop import Loop
+from winnow.stages.probes import gradient_method, oracle_method
+from winnow.store.stage import pinned
 from winnow.store.store import Store, insert_row, load
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
-
     from winnow.attribution.surrogate import InfluenceModel
+    from winnow.store.store import Connection
 
 SIGNALS = tuple(COLUMNS)
 OPENING_VERSION = "1"
@@ -32,6 +31,33 @@ def choose_opening(loop: Loop) -> np.ndarray:
     arms = loop.arms()
     per_arm = min(loop.config.influence.probes_per_cluster, loop.config.selection.max_probes // max(len(arms), 1))
     return arms.doc_ids[opening_probes(arms, max(per_arm, 1), loop.config.selection.seed)]
+
+
+def opening_key(loop: Loop) -> str:
+    """Return the key under which the opening round of a checkpoint is remembered in ``judged``."""
+    return loop.key("probes", OPENING_VERSION)
+
+
+OPENING = """
+SELECT doc_id, influence FROM probes SEMI JOIN (
+    SELECT doc_id FROM judged WHERE stage = 'probes' AND version = $opening
+) opening USING (doc_id)
+WHERE checkpoint = $checkpoint AND reference = $reference AND method = $method
+ORDER BY doc_id
+"""
+
+
+def opening_round(store: Store, loop: Loop, method: str) -> pa.Table:
+    """Return doc_id and influence, by one method, of the documents that the checkpoint's opening round chose."""
+    return store.arrow(
+        OPENING,
+        {
+            "opening": opening_key(loop),
+            "checkpoint": loop.checkpoint.name,
+            "reference": loop.reference.digest,
+            "method": method,
+        },
+    )
 
 
 def oracle_sample(loop: Loop, opening: np.ndarray) -> np.ndarray:
@@ -98,13 +124,8 @@ def fit_model(store: Store, loop: Loop) -> FittedModel:
     """Fit the influence model to the opening probes of the loop's checkpoint and save it under its digest."""
     from winnow.attribution.surrogate import fit_influence_model, spearman
 
-    which = {"checkpoint": loop.checkpoint.name, "reference": loop.reference.digest}
-    query = (
-        "SELECT doc_id, influence FROM probes"
-        " WHERE checkpoint = $checkpoint AND reference = $reference AND method = $method AND phase = $phase ORDER BY doc_id"
-    )
-    measured = store.arrow(query, {**which, "method": gradient_method(loop.config), "phase": "opening"})
-    oracle = store.arrow(query, {**which, "method": oracle_method(loop.config), "phase": "oracle"})
+    measured = opening_round(store, loop, gradient_method(loop.config))
+    oracle = opening_round(store, loop, oracle_method(loop.config))
     embeddings, signals = features(store, loop, measured)
     model = fit_influence_model(
         ids_to_numpy(measured["doc_id"]),

@@ -18,16 +18,16 @@ from winnow.mixture.environment import recorded_environment
 from winnow.mixture.manifest import Manifest, build_manifest
 from winnow.mixture.manifest_files import read_manifest, write_manifest
 from winnow.quality.judge import quality_version
-from winnow.store.corpus import corpus_digest
-from winnow.store.influence import model_name
-from winnow.store.manifests import SEMANTIC, curation_state, funnel
-from winnow.store.probes import gradient_method, oracle_method
-from winnow.store.selection import Selected, selection_name
-from winnow.store.stages import Stage
+from winnow.stages.corpus import corpus_digest
+from winnow.stages.influence import model_name
+from winnow.stages.manifests import SEMANTIC, curation_state, funnel
+from winnow.stages.probes import gradient_method, oracle_method
+from winnow.stages.selection import Selected, selection_name
+from winnow.store.stage import Stage
 from winnow.store.store import Store, add_parts, insert_row, live_parts, now
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
 

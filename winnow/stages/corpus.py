@@ -25,13 +25,13 @@ from winnow.config import Corpus
 from winnow.identity import digest, digest_file, ids_to_numpy
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
 from winnow.store.schema import tables
-from winnow.store.stages import Stage
+from winnow.store.stage import Stage
 from winnow.store.store import Store, add_parts, get_meta, insert, now, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
 from winnow.text.readers import FieldMap, Limits, ShardReader
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
 
@@ -357,7 +357,7 @@ def _rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
                 "texts",
                 (
                     rows.filter(pa.array([shard not in drop for shard in rows["shard"].to_pylist()], pa.bool_()))
-                    for rows in map(lambda batch: pa.Table.from_batches([batch]), file.iter_batches())
+                    for rows in (pa.Table.from_batches([batch]) for batch in file.iter_batches())
                 ),
             )
     return rewritten

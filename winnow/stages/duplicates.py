@@ -17,7 +17,7 @@ import pyarrow as pa
 from winnow.dedup.candidates import CandidateReport, find_candidates, valid_pairs
 from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.store.judgements import all_texts, mark_judged, texts_of, unjudged
-from winnow.store.stages import Stage
+from winnow.store.stage import Stage
 from winnow.store.store import Store, insert, load, replace_rows
 
 if TYPE_CHECKING:
