@@ -66,6 +66,10 @@ class Home:
     def dagster(self) -> Path:
         return self.root / "dagster"
 
+    def name(self, path: Path) -> str:
+        """Return a path as the store keeps it: relative when it lies in the home, so that a home can be moved."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
     def resolve(self, path: str) -> Path:
         """Return a configured path as absolute: relative ones are relative to the home."""
         return (self.root / Path(path).expanduser()).resolve()

@@ -68,7 +68,8 @@ def ui(options: argparse.Namespace) -> int:
     """Serve Dagster's UI and run the sensors until interrupted."""
     home, project = _home(options), _checkout(options)
     load_config(home.config)
-    environment = {**os.environ, **_environment(home, project)}
+    # `dagster dev` advises its successor `dg dev`, which does not know this layout.
+    environment = {**os.environ, **_environment(home, project), "PYTHONWARNINGS": "ignore"}
     command = [
         sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(options.port)
     ]  # fmt: skip
@@ -213,7 +214,7 @@ def _locations(texts: Iterable[str]) -> list[Location]:
         for pattern in (one for word in words for one in _braces(word)):
             if not _files(pattern):
                 raise UserError(f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob")
-            patterns.append(Path(pattern).expanduser().absolute())
+            patterns.append(Path(os.path.normpath(Path(pattern).expanduser().absolute())))
     root = Path(os.path.commonpath([_anchor(pattern) for pattern in patterns]))
     if any(pattern.parent == root for pattern in patterns):  # the folder's name is the source
         root = root.parent

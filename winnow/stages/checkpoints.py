@@ -48,7 +48,7 @@ def stored_checkpoint(store: Store, name: str) -> StoredCheckpoint:
     )
     if not rows:
         raise UserError(f"checkpoint '{name}' is not registered: materialize `checkpoints` for its partition first")
-    path = Path(rows[0][0])
+    path = store.home.resolve(rows[0][0])
     if not path.is_dir():
         raise UserError(f"checkpoint '{name}': {path} is gone; put the folder back or choose another checkpoint")
     return StoredCheckpoint(name, path, rows[0][1], rows[0][2])

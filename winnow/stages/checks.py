@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -38,12 +37,12 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
     tokenizer = stored_checkpoint(store, row["checkpoint"]).tokenizer
     with store.read() as connection:
         unequal = funnel_problems(funnel(connection, row["selection"], tokenizer))
-    rows = read_manifest(Path(row["path"])).rows
+    rows = read_manifest(store.home.resolve(row["path"])).rows
     ids = ids_to_numpy(rows["doc_id"])
     documents = pa.table({"doc_id": ids_from_numpy(ids[np.argsort(ids_as_keys(ids), order=("high", "low"))])})
     leaking = _leaking(store, config, documents)
     pairs = _pairs_inside(store, config, documents)
-    verification = verify_manifest(Path(row["path"]))
+    verification = verify_manifest(store.home.resolve(row["path"]))
     tokens = sum(
         count * times for count, times in zip(rows["tokens"].to_pylist(), rows["repeats"].to_pylist(), strict=True)
     )

@@ -116,7 +116,7 @@ class FittedModel:
             oracle_spearman=self.oracle_spearman,
             used=self.used,
             reason=self.why_not,
-            path=str(self.path),
+            path=f"artifacts/{self.path.name}",
         )
 
 

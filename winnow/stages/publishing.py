@@ -105,7 +105,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
             budget_tokens=manifest.token_budget,
             control_tokens=selected.control.tokens,
             influence_model_used=selected.influence_model_used,
-            path=str(folder),
+            path=store.home.name(folder),
             snapshot=snapshot,
             configuration=canonical_json(dict(manifest.configuration)),
             environment=canonical_json(environment),

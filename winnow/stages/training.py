@@ -161,7 +161,7 @@ def register(store: Store, name: str, path: Path, stage: Stage) -> None:
             "checkpoints",
             checkpoint=name,
             sequence=row[0] if row else 1,
-            path=str(path),
+            path=store.home.name(path),
             weights_digest=weights_digest(path),
             tokenizer=tokenizer_digest(path),
             parameters=_parameters(path),

@@ -55,7 +55,7 @@ def _plan(store: Store, config: Config, checkpoint: str, stage: str, pack: bool)
         reference=reference.digest,
         train=config.semantic("train"),
     )
-    rows = read_manifest(Path(manifest["path"])).rows
+    rows = read_manifest(store.home.resolve(manifest["path"])).rows
     arms = arms_of(store, manifest["selection"], rows, config.train.seed)
     windows = 0
     if pack:

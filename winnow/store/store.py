@@ -151,7 +151,7 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with self.read() as connection:
                 generation = get_meta(connection, "generation")
-                if generation == self._published_generation():
+                if (generation, str(self.home.root)) == self._published():
                     return False
                 copies = {
                     table.name: connection.execute(f"SELECT * FROM {table.name}").to_arrow_table()  # noqa: S608
@@ -180,16 +180,18 @@ class Store:
             for statement in PUBLISHED_VIEWS:
                 connection.execute(statement)
             _comment(connection)
+            set_meta(connection, "home", str(self.home.root))
             connection.execute("CHECKPOINT")
         finally:
             connection.close()
 
-    def _published_generation(self) -> str | None:
+    def _published(self) -> tuple[str | None, str | None]:
+        """Return the generation of the published file and the home that its views point into."""
         try:
             with open_published(self.home) as connection:
-                return get_meta(connection, "generation")
+                return get_meta(connection, "generation"), get_meta(connection, "home")
         except (UserError, duckdb.Error):
-            return None
+            return None, None
 
 
 PUBLISHED_VIEWS = (
