@@ -213,7 +213,9 @@ def _locations(texts: Iterable[str]) -> list[Location]:
         words = [text] if _files(text) else text.split()
         for pattern in (one for word in words for one in _braces(word)):
             if not _files(pattern):
-                raise UserError(f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob")
+                raise UserError(
+                    f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob"
+                )
             patterns.append(Path(os.path.normpath(Path(pattern).expanduser().absolute())))
     root = Path(os.path.commonpath([_anchor(pattern) for pattern in patterns]))
     if any(pattern.parent == root for pattern in patterns):  # the folder's name is the source

@@ -102,9 +102,9 @@ def _influence(connection: Connection) -> str:
         connection,
         """
         SELECT model, probes, spearman, spearman_low, spearman_high, oracle_probes, oracle_spearman, used, reason
-        FROM influence_models WHERE checkpoint = $checkpoint
+        FROM influence_models WHERE model = $model
         """,
-        {"checkpoint": manifest["checkpoint"]},
+        {"model": manifest["influence_model"]},
     )
     return aligned(columns, rows)
 

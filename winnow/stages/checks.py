@@ -47,8 +47,7 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
         count * times for count, times in zip(rows["tokens"].to_pylist(), rows["repeats"].to_pylist(), strict=True)
     )
     model = store.query(
-        "SELECT spearman, reason FROM influence_models WHERE checkpoint = $checkpoint ORDER BY model",
-        {"checkpoint": row["checkpoint"]},
+        "SELECT spearman, reason FROM influence_models WHERE model = $model", {"model": row["influence_model"]}
     )
     name = row["version"]
     used = bool(row["influence_model_used"])

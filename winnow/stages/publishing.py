@@ -104,6 +104,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
             tokens=manifest.tokens,
             budget_tokens=manifest.token_budget,
             control_tokens=selected.control.tokens,
+            influence_model=model_name(store, loop),
             influence_model_used=selected.influence_model_used,
             path=store.home.name(folder),
             snapshot=snapshot,

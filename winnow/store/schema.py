@@ -495,6 +495,7 @@ def _selection() -> tuple[Table, ...]:
                 ("tokens", "BIGINT", "tokens, repeats counted"),
                 ("budget_tokens", "BIGINT", "the budget it kept to"),
                 ("control_tokens", "BIGINT", "tokens of the equal-budget random selection"),
+                ("influence_model", "VARCHAR", "the model whose scores rank its documents, see `influence_models`"),
                 ("influence_model_used", "BOOLEAN", "false: the influence model was below its floor"),
                 ("path", "VARCHAR", "folder with manifest.json and rows.parquet, relative to WINNOW_HOME"),
                 ("snapshot", "VARCHAR[]", "digests of the parts that were live"),
@@ -601,7 +602,11 @@ def _bookkeeping() -> tuple[Table, ...]:
             "meta",
             "Facts about the store itself.",
             (
-                ("key", "VARCHAR", "schema_version, generation (of writes), deliveries (so far), corpus_digest, home (published file)"),
+                (
+                    "key",
+                    "VARCHAR",
+                    "schema_version, generation (of writes), deliveries (so far), corpus_digest, home (published file)",
+                ),
                 ("value", "VARCHAR", "its value"),
             ),
             ("key",),

@@ -6,8 +6,6 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 
 from __future__ import annotations
 
-import fcntl
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -96,7 +94,7 @@ class Store:
                 load(memory, name, rows)
             for table in wanted:
                 if table.parts:
-                    view = f"SELECT * FROM ({self._view(table.name, live)}){filters[table.name]}"  # noqa: S608
+                    view = f"SELECT * FROM ({self.view(table.name, live)}){filters[table.name]}"  # noqa: S608
                     memory.execute(f"CREATE VIEW {table.name} AS {view}")
             yield memory
         finally:
@@ -121,7 +119,7 @@ class Store:
     def part_path(self, kind: str, digest: str) -> Path:
         return self.home.parts / kind / f"{digest}.parquet"
 
-    def _view(self, name: str, live: dict[str, list[str]]) -> str:
+    def view(self, name: str, live: dict[str, list[str]]) -> str:
         """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files."""
         table = tables()[name]
         columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
@@ -136,86 +134,11 @@ class Store:
             return f"SELECT {columns} FROM {files} SEMI JOIN documents USING ({table.document})"  # noqa: S608
         return f"SELECT {columns} FROM {files}"  # noqa: S608
 
-    # -- publishing -------------------------------------------------------------------------------------------------
-
     def publish(self) -> bool:
-        """Swap in a fresh ``winnow.duckdb`` if the store has changed since the last one; returns whether it did.
+        """Swap in a fresh published file if the store has changed; see :func:`winnow.store.publish.publish`."""
+        from winnow.store.publish import publish
 
-        The copy is made under a temporary name and renamed, so a shell that holds the old file open keeps one whole
-        state and blocks nobody.
-        """
-        if not self.backend.exists():
-            return False
-        self.home.store.mkdir(parents=True, exist_ok=True)
-        with (self.home.store / "publish.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with self.read() as connection:
-                generation = get_meta(connection, "generation")
-                if (generation, str(self.home.root)) == self._published():
-                    return False
-                copies = {
-                    table.name: connection.execute(f"SELECT * FROM {table.name}").to_arrow_table()  # noqa: S608
-                    for table in tables().values()
-                    if not table.parts and not table.internal
-                }
-                live = live_parts(connection)
-            temporary = self.home.root / f".winnow-{uuid.uuid4().hex}.duckdb"
-            try:
-                self._fill(temporary, copies, live)
-                temporary.replace(self.home.published)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return True
-
-    def _fill(self, path: Path, copies: dict[str, pa.Table], live: dict[str, list[str]]) -> None:
-        connection = duckdb.connect(path, config=dict(SETTINGS))
-        try:
-            configure(connection, self.settings, self.home.scratch)
-            for name, rows in copies.items():
-                connection.execute(tables()[name].create())
-                insert(connection, name, rows)
-            for table in tables().values():
-                if table.parts:
-                    connection.execute(f"CREATE VIEW {table.name} AS {self._view(table.name, live)}")
-            for statement in PUBLISHED_VIEWS:
-                connection.execute(statement)
-            _comment(connection)
-            set_meta(connection, "home", str(self.home.root))
-            connection.execute("CHECKPOINT")
-        finally:
-            connection.close()
-
-    def _published(self) -> tuple[str | None, str | None]:
-        """Return the generation of the published file and the home that its views point into."""
-        try:
-            with open_published(self.home) as connection:
-                return get_meta(connection, "generation"), get_meta(connection, "home")
-        except (UserError, duckdb.Error):
-            return None, None
-
-
-PUBLISHED_VIEWS = (
-    """
-    CREATE TABLE scores_wide AS
-    WITH latest AS (
-        SELECT DISTINCT ON (checkpoint, reference) checkpoint, reference, model
-        FROM influence_models JOIN checkpoints USING (checkpoint)
-        ORDER BY checkpoint, reference, sequence DESC
-    ),
-    current_model AS (
-        SELECT model FROM latest JOIN checkpoints USING (checkpoint) ORDER BY sequence DESC LIMIT 1
-    )
-    SELECT doc_id, source, s.score AS influence, s.checkpoint AS influence_checkpoint,
-           gopher_passed, c.cluster, d.keeper_id, coalesce(k.contaminated, false) AS contaminated
-    FROM documents
-    LEFT JOIN (SELECT * FROM scores WHERE version IN (SELECT model FROM current_model)) s USING (doc_id)
-    LEFT JOIN signals USING (doc_id)
-    LEFT JOIN (SELECT doc_id, cluster FROM clusters
-               QUALIFY row_number() OVER (PARTITION BY doc_id ORDER BY clustering DESC) = 1) c USING (doc_id)
-    LEFT JOIN (SELECT doc_id, keeper_id FROM duplicates WHERE kind = 'near') d USING (doc_id)
-    LEFT JOIN (SELECT doc_id, bool_or(contaminated) AS contaminated FROM contamination GROUP BY doc_id) k USING (doc_id)
-    """,
-)
+        return publish(self)
 
 
 def open_published(home: Home) -> Connection:
@@ -314,23 +237,12 @@ def _migrate(connection: Connection) -> None:
         set_meta(connection, "schema_version", str(SCHEMA_VERSION))
 
 
-def _comment(connection: Connection) -> None:
-    """Carry every column's meaning into the published file, where DESCRIBE-like tools can show it."""
-    for table in tables().values():
-        kind = "VIEW" if table.parts else "TABLE"
-        if table.internal:
-            continue
-        connection.execute(f"COMMENT ON {kind} {table.name} IS '{_quoted(table.meaning)}'")
-        for column, _, meaning in table.columns:
-            connection.execute(f"COMMENT ON COLUMN {table.name}.\"{column}\" IS '{_quoted(meaning)}'")
-
-
 def _filter(table: Table, only: Mapping[str, str]) -> str:
     """Return a WHERE clause for the columns of ``only`` that the table has; views take no parameters, so values are quoted."""
     columns = {name for name, _, _ in table.columns}
-    conditions = [f"\"{column}\" = '{_quoted(value)}'" for column, value in only.items() if column in columns]
+    conditions = [f"\"{column}\" = '{quoted(value)}'" for column, value in only.items() if column in columns]
     return " WHERE " + " AND ".join(conditions) if conditions else ""
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return text.replace("'", "''")
