@@ -6,10 +6,9 @@ import pyarrow as pa
 from resources.report import materialized, skipped
 from resources.workspace import Workspace
 from winnow.identity import digest_file
-from winnow.stages.references import stored_sets, write_sets
-from winnow.store.judgements import mark_judged, texts_of, unjudged
+from winnow.stages.references import stored_sets, uncompared, write_overlap, write_sets
+from winnow.store.judgements import texts_of
 from winnow.store.stage import Stage, stage_key
-from winnow.store.store import insert
 
 SPLIT_VERSION = "1"
 
@@ -58,7 +57,7 @@ def contamination(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
     seen: dict[str, tuple[str, pa.Table, list[pa.Table]]] = {}
     for found in stored_sets(store):
         version = contamination_version(found.digest, settings)
-        documents = unjudged(store, f"contamination:{found.name}", version)
+        documents = uncompared(store, found.name, version)
         index = build_index(found.texts(), settings.ngram)
         rows = [judge(texts, index, found.name, version, settings) for texts in texts_of(store, documents)]
         seen[found.name] = version, documents, rows
@@ -67,11 +66,7 @@ def contamination(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
         return skipped(context, store, "contamination", "every document was compared with every set")
     with store.write() as connection:
         for name, (version, documents, rows) in seen.items():
-            which = {"name": name, "version": version}
-            connection.execute("DELETE FROM contamination WHERE evaluation_set = $name AND version <> $version", which)
-            for matches in rows:
-                insert(connection, "contamination", matches)
-            mark_judged(connection, f"contamination:{name}", version, documents)
+            write_overlap(connection, name, version, documents, rows)
         stage.finish(connection, total)
     found_rows = store.query(
         "SELECT evaluation_set, count(*) FROM contamination WHERE contaminated GROUP BY ALL ORDER BY ALL"

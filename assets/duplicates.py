@@ -64,7 +64,8 @@ def duplicate_pairs(context: dg.AssetExecutionContext, workspace: Workspace) -> 
     paired = pair_new_documents(store, stage, plan.scheme, settings.threshold)
     found = paired.candidates
     context.log.info(
-        f"{paired.documents} new documents: {found.pairs} candidate pairs, {paired.verified} verified at {settings.threshold}"
+        f"{paired.documents} new documents: {found.pairs} candidate pairs, "
+        f"{paired.verified} verified at {settings.threshold}"
     )
     if found.oversize_buckets:
         context.log.warning(

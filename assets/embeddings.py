@@ -90,7 +90,8 @@ def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
         summarise(connection, clustering)
         stage.finish(connection, len(assigned), output=clustering.name)
     summary = store.arrow(
-        "SELECT cluster, documents, label FROM cluster_summary WHERE clustering = $name ORDER BY documents DESC, cluster",
+        "SELECT cluster, documents, label FROM cluster_summary WHERE clustering = $name"
+        " ORDER BY documents DESC, cluster",
         {"name": clustering.name},
     ).to_pylist()
     context.log.info(f"{len(assigned)} documents assigned to {clustering.count} clusters")

@@ -71,7 +71,8 @@ def decisions(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
         insert(connection, "decisions", rows)
         stage.finish(connection, len(rows), output=name)
     counted = store.arrow(
-        "SELECT verdict, reason, count(*) AS documents FROM decisions WHERE selection = $name GROUP BY ALL ORDER BY ALL DESC",
+        "SELECT verdict, reason, count(*) AS documents FROM decisions WHERE selection = $name"
+        " GROUP BY ALL ORDER BY ALL DESC",
         {"name": name},
     ).to_pylist()
     context.log.info(

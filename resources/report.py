@@ -16,7 +16,7 @@ from winnow.store.stage import Stage
 def materialized(
     store: Store, stage: Stage, table: str, metadata: Mapping[str, Any] | None = None, version: str = ""
 ) -> dg.MaterializeResult:
-    """Report an asset whose rows are table ``table``: its row count and columns, what was processed, how long it took."""
+    """Report an asset whose rows are ``table``: its row count and columns, what was processed, how long it took."""
     return dg.MaterializeResult(
         asset_key=table,
         data_version=dg.DataVersion(version) if version else None,

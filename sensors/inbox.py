@@ -28,14 +28,15 @@ def active_runs(instance: dg.DagsterInstance, *jobs: str) -> int:
 
 @dg.sensor(job_name="ingest", minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
 def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
-    """Deliver closed files: a file counts as closed when size and time did not change between two looks (the cursor)."""
+    """Deliver closed files: a file is closed when size and time did not change between two looks (the cursor)."""
     home = workspace.paths
-    files = scan(home, workspace.config().corpus)
+    config = workspace.config()
+    files = scan(home, config.corpus)
     ready = closed(json.loads(context.cursor) if context.cursor else {})
     cursor = json.dumps({file.shard: file.fingerprint for file in files})
     try:
         with open_published(home) as connection:
-            known = known_shards(connection)
+            known = known_shards(connection, config.corpus)
     except UserError:  # nothing has been published yet
         known = Known({}, 0)
     delivery = plan(files, known, ready)

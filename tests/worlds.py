@@ -185,7 +185,7 @@ class World:
     def ingest(self) -> dg.ExecuteInProcessResult | None:
         """Deliver what differs from the store as one batch and judge it; None when nothing does."""
         with self.store.read() as connection:
-            known = known_shards(connection)
+            known = known_shards(connection, self.config.corpus)
         delivery = plan(scan(self.home, self.config.corpus), known)
         if not delivery:
             return None

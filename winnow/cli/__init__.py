@@ -44,6 +44,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--corpus", metavar="GLOB", action="append", help="files; a source per folder (repeatable)")
     run.add_argument("--reference", metavar="FILE", help="the text that influence is measured on")
     run.add_argument("--budget", metavar="TOKENS", type=_tokens, help="tokens of the manifest")
+    run.add_argument(
+        "--evaluation", metavar="NAME=FILE", action="append", help="a set to keep out of the pool (repeatable)"
+    )
+    run.add_argument("--model", metavar="DIR", help="a Hugging Face checkpoint to start from, instead of a warm-up")
     run.add_argument("--until", choices=STAGES, metavar="STAGE", help=f"stop after one of: {', '.join(STAGES)}")
     run.add_argument("--checkpoint", metavar="NAME", help="a registered or new folder of WINNOW_HOME/checkpoints")
     run.add_argument("--no-train", action="store_true", help="stop at the manifest: train and validate nothing")

@@ -24,7 +24,8 @@ def _head(found: dict[str, Any]) -> Iterator[str]:
         yield f"verdict    none in {manifest['version']}: it arrived after that manifest was made"
     else:
         decision = found["decision"][0]
-        yield f"verdict    {decision['verdict']} in {manifest['version']}, decided by {decision['stage']}: {decision['reason']}"
+        by = f"decided by {decision['stage']}: {decision['reason']}"
+        yield f"verdict    {decision['verdict']} in {manifest['version']}, {by}"
         yield f"           {decision['detail']}"
         if decision["matched_doc"]:
             yield f"           the kept document is {decision['matched_doc']}"
@@ -58,12 +59,16 @@ def _judgements(found: dict[str, Any]) -> Iterator[str]:
         role = "is kept for" if own else f"gives way to {group['keeper_id']} (similarity {group['similarity']:.3f}) in"
         yield f"duplicates {group['kind']}: {role} a group of {group['group_size']}"
     for pair in found["duplicate_pairs"]:
-        yield f"           Jaccard {pair['similarity']:.3f} with {pair['other']} ({pair['source']}, id {pair['original_id']})"
+        other = f"{pair['other']} ({pair['source']}, id {pair['original_id']})"
+        yield f"           Jaccard {pair['similarity']:.3f} with {other}"
     for match in found["contamination"]:
         verdict = "contaminated" if match["contaminated"] else "below the limit"
-        yield f"overlap    {match['longest_match']} words in a row with {match['evaluation_set']} ({verdict}): “{' '.join((match['shared_text'] or '').split())[:100]}”"
+        shared = " ".join((match["shared_text"] or "").split())[:100]
+        run = f"{match['longest_match']} words in a row with {match['evaluation_set']}"
+        yield f"overlap    {run} ({verdict}): “{shared}”"
     for cluster in found["cluster"]:
-        yield f"cluster    {cluster['cluster']} ({cluster['label']}), {cluster['documents']} documents, distance {cluster['distance']:.3f}"
+        size = f"{cluster['documents']} documents, distance {cluster['distance']:.3f}"
+        yield f"cluster    {cluster['cluster']} ({cluster['label']}), {size}"
 
 
 def _influence(found: dict[str, Any]) -> Iterator[str]:
@@ -71,13 +76,15 @@ def _influence(found: dict[str, Any]) -> Iterator[str]:
         value = f"{probe['influence']:+.4g}" if probe["influence"] is not None else f"excluded: {probe['reason']}"
         yield f"probe      {probe['phase']} at {probe['checkpoint']}: influence {value} ({probe['method']})"
     for score in found["scores"]:
-        yield f"score      {score['scorer']} {score['score']:+.4g} at {score['checkpoint']}: above {score['rank_share']:.0%} of all documents"
+        rank = f"above {score['rank_share']:.0%} of all documents"
+        yield f"score      {score['scorer']} {score['score']:+.4g} at {score['checkpoint']}: {rank}"
 
 
 def _rounds(found: dict[str, Any]) -> Iterator[str]:
     for pull in found["rounds"][:12]:
         reward = f"{pull['reward']:+.4g}" if pull["reward"] is not None else "none"
         granted = f"{pull['tokens_granted'] or 0:,} tokens granted"
-        yield f"round {pull['round']:<4} its cluster was pulled: {pull['verdict']}, {pull['probes']} probes, reward {reward}, {granted}"
+        outcome = f"{pull['verdict']}, {pull['probes']} probes, reward {reward}, {granted}"
+        yield f"round {pull['round']:<4} its cluster was pulled: {outcome}"
     if len(found["rounds"]) > 12:
         yield f"           and {len(found['rounds']) - 12} more pulls"

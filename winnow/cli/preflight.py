@@ -31,6 +31,7 @@ def check_before_run(home: Home, config: Config, until: str | None) -> None:
         for name, path in config.contamination.evaluation_sets.items():
             read_evaluation_set(name, home.resolve(path))
         _check_encoder(home, config)
+        _check_model(home, config)
     _check_budget(config, files)
 
 
@@ -39,6 +40,16 @@ def _check_encoder(home: Home, config: Config) -> None:
 
     local = home.resolve(config.encoder.name)
     resolve_encoder(str(local) if local.is_dir() else config.encoder.name)
+
+
+def _check_model(home: Home, config: Config) -> None:
+    if config.model.checkpoint:
+        from winnow.train.checkpoint import problem
+
+        path = home.resolve(config.model.checkpoint)
+        wrong = problem(path)
+        if wrong:
+            raise UserError(f"model checkpoint {path}: {wrong}")
 
 
 def _check_budget(config: Config, files: list[DeliveredFile]) -> None:
@@ -60,5 +71,6 @@ def _check_budget(config: Config, files: list[DeliveredFile]) -> None:
         if budget <= most:
             return
     raise UserError(
-        f"a budget of {budget:,} tokens is larger than the pool: its files hold at most {most:,}; give a smaller --budget"
+        f"a budget of {budget:,} tokens is larger than the pool: its files hold at most {most:,}; "
+        "give a smaller --budget"
     )

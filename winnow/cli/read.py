@@ -40,8 +40,8 @@ def _list(home: Home, options: argparse.Namespace) -> int:
 
     with open_published(home) as connection:
         cursor = connection.execute(
-            "SELECT version, digest, parent, checkpoint, documents, tokens, budget_tokens, influence_model_used, made_at"
-            " FROM manifests ORDER BY len(version), version"
+            "SELECT version, digest, parent, checkpoint, documents, tokens, budget_tokens, influence_model_used,"
+            " made_at FROM manifests ORDER BY len(version), version"
         )
         columns = [column[0] for column in cursor.description or ()]
         show(columns, cursor.fetchall(), options.format)

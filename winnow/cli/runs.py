@@ -112,7 +112,7 @@ class Runner:
 
         store = Store(self.home, self.config.store)
         with store.read() as connection:
-            known = known_shards(connection)
+            known = known_shards(connection, self.config.corpus)
         files = scan(self.home, self.config.corpus)
         delivery = plan(files, known)
         if delivery:
@@ -197,9 +197,23 @@ def _configured(config: Config, options: argparse.Namespace) -> Config:
     if options.reference:
         path = Path(options.reference).expanduser().resolve()
         changes["reference"] = config.reference.model_copy(update={"path": str(path), "name": path.name.split(".")[0]})
+    if options.evaluation:
+        sets = dict(_evaluation_set(text) for text in options.evaluation)
+        changes["contamination"] = config.contamination.model_copy(update={"evaluation_sets": sets})
+    if options.model:
+        changes["model"] = config.model.model_copy(
+            update={"checkpoint": str(Path(options.model).expanduser().resolve())}
+        )
     if options.budget:
         changes["selection"] = config.selection.model_copy(update={"budget_tokens": options.budget})
     return config.model_copy(update=changes)
+
+
+def _evaluation_set(text: str) -> tuple[str, str]:
+    """Return the name and the absolute path of ``NAME=FILE``, or of ``FILE``, whose name is then the set's."""
+    name, _, file = text.rpartition("=")
+    path = Path(file).expanduser().resolve()
+    return name or path.name.split(".")[0], str(path)
 
 
 def _locations(texts: Iterable[str]) -> list[Location]:

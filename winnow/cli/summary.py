@@ -25,7 +25,7 @@ GROUPS = {
 
 
 def print_summary(home: Home, run_ids: Sequence[str], plan: Mapping[str, int], seconds: float) -> None:
-    """Print funnel, duplicate groups, clusters, influence model, manifest, validation, and actual beside planned time."""
+    """Print funnel, duplicate groups, clusters, influence model, manifest, validation; actual beside planned time."""
     with open_published(home) as connection:
         for title, text in (
             ("Funnel (records by source)", _funnel(connection)),
@@ -75,7 +75,7 @@ def _clusters(connection: Connection) -> str:
         connection,
         """
         WITH rewards AS (
-            SELECT cluster, clustering, max_by(arm_mean, pull) AS reward, sum(tokens_granted) AS granted, count(*) AS pulls
+            SELECT cluster, clustering, max_by(arm_mean, pull) AS reward, sum(tokens_granted) AS granted
             FROM bandit_rounds WHERE selection = $selection GROUP BY ALL
         ),
         examples AS (

@@ -18,7 +18,7 @@ def contamination_version(set_digest: str, settings: Contamination) -> str:
 
 
 def judge(texts: pa.Table, index: NgramIndex, name: str, version: str, settings: Contamination) -> pa.Table:
-    """Return the ``contamination`` rows of documents (``doc_id``, ``text``) that share an n-gram with the set ``name``."""
+    """Return the ``contamination`` rows of documents (``doc_id``, ``text``) that share an n-gram with a set."""
     found = find_overlap(texts["text"], index)
     rows = found.drop_columns(["position"]).rename_columns({"start": "span_start", "end": "span_end"})
     return (

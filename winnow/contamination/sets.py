@@ -1,7 +1,7 @@
 """Reference and evaluation sets: read from files, split in a selecting and a judging part, clean of each other.
 
-Selection may look at the selecting part only. Items of the judging part that share a run of words with the selecting part
-are dropped, so the judge has not been seen through the other half.
+Selection may look at the selecting part only. Items of the judging part that share a run of words with the selecting
+part are dropped, so the judge has not been seen through the other half.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ def gather(home: Home) -> str:
     return (
         f"gathered {sum(corpus.documents.values())} documents from this Python installation ({documents}), median "
         f"{corpus.median_characters:.0f} characters\n"
-        f"reference: {corpus.reference['selecting']} selecting and {corpus.reference['judging']} judging items; removed "
-        f"{corpus.reference_repeated} repeated and {corpus.reference_shared} shared items, and {sum(corpus.removed.values())} "
-        f"pool documents that overlap with it; overlap left: 0 ({time.monotonic() - started:.1f} s)"
+        f"reference: {corpus.reference['selecting']} selecting and {corpus.reference['judging']} judging items; "
+        f"removed {corpus.reference_repeated} repeated and {corpus.reference_shared} shared items, and "
+        f"{sum(corpus.removed.values())} pool documents that overlap with it; overlap left: 0 "
+        f"({time.monotonic() - started:.1f} s)"
     )

@@ -26,7 +26,7 @@ class StoredCheckpoint:
 
 
 def initial_checkpoint(config: Config) -> str:
-    """Return the name of the checkpoint that a new loop starts from; another model or corpus location gives another name."""
+    """Return the name of the checkpoint that a new loop starts from; another model or corpus location names another."""
     settings = config.semantic("model")
     if config.model.checkpoint:
         return "given-" + digest([config.model.checkpoint, settings])[:8]

@@ -50,12 +50,12 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
         "SELECT spearman, reason FROM influence_models WHERE model = $model", {"model": row["influence_model"]}
     )
     name = row["version"]
-    used = bool(row["influence_model_used"])
+    used, budget = bool(row["influence_model_used"]), int(row["budget_tokens"])
     return [
         Outcome("funnel_equality", name, not unequal, "; ".join(unequal) or "records = kept + removed + quarantined"),
         Outcome("no_reference_leakage", name, not leaking, leaking or f"{len(rows)} documents compared anew"),
         Outcome("no_duplicate_pair", name, not pairs, pairs or f"{len(rows)} documents sketched and compared anew"),
-        Outcome("within_budget", name, tokens <= row["budget_tokens"], f"{tokens:,} of {row['budget_tokens']:,} tokens"),
+        Outcome("within_budget", name, tokens <= budget, f"{tokens:,} of {budget:,} tokens"),
         Outcome("digest_verifies", name, verification.ok, "; ".join(verification.problems) or row["digest"]),
         Outcome(
             "influence_model_above_floor", name, used,

@@ -150,7 +150,8 @@ SELECT $name AS clustering,
        any_value(l.label) AS label,
        avg(c.distance) AS mean_distance,
        avg(CASE WHEN s.gopher_passed THEN 1.0 ELSE 0.0 END) FILTER (WHERE c.doc_id IS NOT NULL) AS gopher_pass_share,
-       avg(CASE WHEN d.keeper_id <> d.doc_id THEN 1.0 ELSE 0.0 END) FILTER (WHERE c.doc_id IS NOT NULL) AS duplicate_share
+       avg(CASE WHEN d.keeper_id <> d.doc_id THEN 1.0 ELSE 0.0 END) FILTER (WHERE c.doc_id IS NOT NULL)
+           AS duplicate_share
 FROM cluster_labels l
 LEFT JOIN clusters c ON c.cluster = l.cluster AND c.clustering = $name
 LEFT JOIN signals s USING (doc_id)

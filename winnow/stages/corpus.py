@@ -25,7 +25,7 @@ from winnow.config import Corpus
 from winnow.identity import digest, digest_file, ids_to_numpy
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
 from winnow.store.schema import tables
-from winnow.store.stage import Stage
+from winnow.store.stage import Stage, forget_keys
 from winnow.store.store import Store, add_parts, get_meta, insert, now, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
 from winnow.text.readers import FieldMap, Limits, ShardReader
@@ -59,10 +59,23 @@ class Delivered:
         return bool(self.shards or self.withdrawn)
 
 
-def known_shards(connection: Connection) -> Known:
-    """Return size and modification time of every shard as it was last read."""
-    rows = connection.execute("SELECT shard, bytes, mtime_ns FROM shards").fetchall()
-    return Known({shard: (size, mtime) for shard, size, mtime in rows}, int(get_meta(connection, "deliveries") or 0))
+def known_shards(connection: Connection, corpus: Corpus) -> Known:
+    """Return size and modification time of every shard as it was last read.
+
+    A shard that was read with other settings than ``corpus`` has now (its source's fields and priority, the limits, the
+    reader) counts as different from any file, so that it is delivered anew.
+    """
+    rows = connection.execute("SELECT shard, source, reader, bytes, mtime_ns FROM shards").fetchall()
+    current = {source: reader_digest(corpus, source) for source in {row[1] for row in rows}}
+    shards = {
+        shard: (size, mtime) if reader == current[source] else (-1, -1) for shard, source, reader, size, mtime in rows
+    }
+    return Known(shards, int(get_meta(connection, "deliveries") or 0))
+
+
+def reader_digest(corpus: Corpus, source: str) -> str:
+    """Return the digest of all that decides how a source's files are read and ranked, but their bytes."""
+    return digest([READER_VERSION, corpus.source(source).model_dump(mode="json"), corpus.max_record_bytes])
 
 
 def corpus_digest(store: Store) -> str:
@@ -90,9 +103,9 @@ def deliver(
     try:
         for file in delivery.files:
             source = corpus.source(file.source)
-            reader_digest = digest([READER_VERSION, source.model_dump(mode="json"), corpus.max_record_bytes])
+            settings = reader_digest(corpus, file.source)
             before = known.get(file.shard)
-            if before and before[1:] == (reader_digest, *file.fingerprint):
+            if before and before[1:] == (settings, *file.fingerprint):
                 report.unchanged += 1
                 continue
             reader = ShardReader(
@@ -102,11 +115,11 @@ def deliver(
                 ),
                 Limits(max_record_bytes=corpus.max_record_bytes),
             )
-            if before and before[1] == reader_digest and before[0] == _digest_if_readable(file):
+            if before and before[1] == settings and before[0] == _digest_if_readable(file):
                 staged.touched.append(file)
                 report.unchanged += 1
                 continue
-            staged.read(file, reader, reader_digest, texts, work, report, progress)
+            staged.read(file, reader, settings, texts, work, report, progress)
         texts.cut()
         gone = [shard for shard in delivery.withdrawn if shard in known]
         report.withdrawn = len(gone)
@@ -140,7 +153,7 @@ class Staged:
         self,
         file: DeliveredFile,
         reader: ShardReader,
-        reader_digest: str,
+        settings: str,
         texts: PartWriter,
         work: Stage,
         report: Delivered,
@@ -185,7 +198,7 @@ class Staged:
                 "bytes": file.bytes,
                 "mtime_ns": file.mtime_ns,
                 "sha256": reader.sha256,
-                "reader": reader_digest,
+                "reader": settings,
                 "records": reader.records,
                 "occurrences": reader.occurrences,
                 "quarantined": reader.quarantined,
@@ -256,12 +269,16 @@ def _commit(
         for name in ("occurrences", "quarantine", "shards"):
             connection.execute(f"DELETE FROM {name} WHERE shard IN (SELECT shard FROM affected)")  # noqa: S608
         for spool in staged.occurrences:
-            insert(connection, "occurrences", pq.read_table(spool))
+            connection.execute(
+                "INSERT INTO occurrences BY NAME SELECT * FROM read_parquet($path)", {"path": str(spool)}
+            )
         for rows in staged.quarantine:
             insert(connection, "quarantine", rows)
         holders = _holders(store, texts)
         for row in staged.shards:
             row["parts"] = holders.get(str(row["shard"]), [])
+        # Before the new rows: a text part can come out as it was, under the digest that is taken away here.
+        _replace_parts(connection, rewritten)
         if staged.shards:
             insert(connection, "shards", pa.Table.from_pylist(staged.shards))
         for file in staged.touched:
@@ -269,7 +286,6 @@ def _commit(
                 "UPDATE shards SET bytes = $bytes, mtime_ns = $mtime_ns, path = $path WHERE shard = $shard",
                 {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path, "shard": file.shard},
             )
-        _replace_parts(connection, rewritten)
         add_parts(connection, texts)
         connection.execute(
             "INSERT INTO touched SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
@@ -289,6 +305,7 @@ def _commit(
         )
         report.documents_added = _count(connection, added)
         set_meta(connection, "corpus_digest", _digest_documents(connection))
+        forget_keys(connection, *DERIVED)
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
         work.finish(connection, report.occurrences)
 
@@ -312,6 +329,10 @@ WHERE rank = 1
 """The canonical occurrence: smallest (source priority, source, original id, uri, row)."""
 
 
+DERIVED = ("duplicate_pairs", "duplicates", "clusters")
+"""Stages whose tables follow the corpus: their rows were changed here, so no earlier key says that they are done."""
+
+
 def _count(connection: Connection, table: str) -> int:
     row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
     return int(row[0]) if row else 0
@@ -331,12 +352,12 @@ def _drop_judgements(connection: Connection) -> None:
 
 
 def _digest_documents(connection: Connection) -> str:
-    hasher = hashlib.sha256()
+    ids, sources = hashlib.sha256(), hashlib.sha256()  # apart, so that it does not matter how the rows are batched
     reader = connection.execute("SELECT doc_id, source FROM documents ORDER BY doc_id").to_arrow_reader(100_000)
     for batch in reader:
-        hasher.update(ids_to_numpy(batch["doc_id"]).tobytes())
-        hasher.update("\x00".join(batch["source"].to_pylist()).encode())
-    return hasher.hexdigest()
+        ids.update(ids_to_numpy(batch["doc_id"]).tobytes())
+        sources.update("".join(f"{source}\x00" for source in batch["source"].to_pylist()).encode())
+    return digest([ids.hexdigest(), sources.hexdigest()])
 
 
 # -- parts that hold texts of replaced or withdrawn shards ----------------------------------------------------------

@@ -17,7 +17,7 @@ import pyarrow as pa
 from winnow.dedup.candidates import CandidateReport, find_candidates, valid_pairs
 from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.store.judgements import all_texts, mark_judged, texts_of, unjudged
-from winnow.store.stage import Stage
+from winnow.store.stage import Stage, forget_keys
 from winnow.store.store import Store, insert, load, replace_rows
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Paired:
 
 
 def pair_new_documents(store: Store, stage: Stage, scheme: str, threshold: float) -> Paired:
-    """Compare every document not yet paired with all others; store the pairs whose exact Jaccard reaches ``threshold``."""
+    """Compare every document not yet paired with all others; store pairs whose exact Jaccard reaches ``threshold``."""
     from winnow.dedup.verify import verify_pairs
 
     fresh = unjudged(store, PAIRED, scheme)
@@ -79,7 +79,12 @@ def pair_new_documents(store: Store, stage: Stage, scheme: str, threshold: float
             "bucket_centers",
             centers.append_column("scheme", pa.array([scheme] * len(centers), pa.string())),
         )
+        # Bucket centers are the current scheme's alone: documents paired under another one start anew there.
+        connection.execute(
+            "DELETE FROM judged WHERE stage = $stage AND version <> $scheme", {"stage": PAIRED, "scheme": scheme}
+        )
         mark_judged(connection, PAIRED, scheme, fresh)
+        forget_keys(connection, PAIRED, "duplicates")
         stage.finish(connection, len(fresh), output=scheme)
     return Paired(len(fresh), report, int(found.sum()))
 
@@ -93,7 +98,8 @@ def group_duplicates(store: Store, stage: Stage, scheme: str, priorities: Mappin
         connection.execute("CREATE VIEW pairs AS SELECT doc_a, doc_b FROM duplicate_pairs")
         valid_pairs(connection)
         pairs = connection.execute(
-            "SELECT doc_a, doc_b, similarity FROM duplicate_pairs SEMI JOIN valid_pairs USING (doc_a, doc_b) ORDER BY ALL"
+            "SELECT doc_a, doc_b, similarity FROM duplicate_pairs"
+            " SEMI JOIN valid_pairs USING (doc_a, doc_b) ORDER BY ALL"
         ).to_arrow_table()
         load(connection, "valid", pairs)
         members = connection.execute(
@@ -129,6 +135,7 @@ def group_duplicates(store: Store, stage: Stage, scheme: str, priorities: Mappin
         connection.execute("DELETE FROM duplicates")
         insert(connection, "duplicates", near)
         insert(connection, "duplicates", exact)
+        forget_keys(connection, "duplicates")
         stage.finish(connection, int(count[0]) if count else 0, output=scheme)
     return near
 

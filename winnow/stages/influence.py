@@ -27,7 +27,7 @@ OPENING_VERSION = "1"
 
 
 def choose_opening(loop: Loop) -> np.ndarray:
-    """Return the ids (uint8 ``[P, 16]``) of the opening round: seeded documents of every cluster, within ``max_probes``."""
+    """Return the ids (uint8 ``[P, 16]``) of the opening round: seeded documents of each cluster, in all ``max_probes``."""
     arms = loop.arms()
     per_arm = min(loop.config.influence.probes_per_cluster, loop.config.selection.max_probes // max(len(arms), 1))
     return arms.doc_ids[opening_probes(arms, max(per_arm, 1), loop.config.selection.seed)]
@@ -95,8 +95,9 @@ class FittedModel:
         interval = f"[{self.model.spearman_low:.3f}, {self.model.spearman_high:.3f}]"
         verdict = "used" if self.used else f"not used: {self.why_not}"
         return (
-            f"influence model {self.name}: held-out Spearman {self.model.spearman:.3f} {interval} on {self.model.probes} "
-            f"probes ({verdict}); gradient against oracle {self.oracle_spearman:.3f} on {self.oracle_probes}"
+            f"influence model {self.name}: held-out Spearman {self.model.spearman:.3f} {interval} "
+            f"on {self.model.probes} probes ({verdict}); "
+            f"gradient against oracle {self.oracle_spearman:.3f} on {self.oracle_probes}"
         )
 
     def write(self, connection: Connection) -> None:
@@ -135,11 +136,11 @@ def fit_model(store: Store, loop: Loop) -> FittedModel:
         signal_names=SIGNALS,
         seed=loop.config.influence.seed,
     )
-    both = dict(zip(measured["doc_id"].to_pylist(), _floats(measured["influence"]), strict=True))
+    by_gradient = dict(zip(measured["doc_id"].to_pylist(), _floats(measured["influence"]), strict=True))
+    by_oracle = dict(zip(oracle["doc_id"].to_pylist(), _floats(oracle["influence"]), strict=True))
     pairs = [
-        (both[doc], value) for doc, value in zip(oracle["doc_id"].to_pylist(), _floats(oracle["influence"]), strict=True)
-        if doc in both and np.isfinite(value) and np.isfinite(both[doc])
-    ]  # fmt: skip
+        (by_gradient[doc], value) for doc, value in by_oracle.items() if np.isfinite([by_gradient[doc], value]).all()
+    ]
     agreement = spearman(*map(np.array, zip(*pairs, strict=True))) if len(pairs) > 2 else 0.0
     store.home.artifacts.mkdir(parents=True, exist_ok=True)
     temporary = store.home.artifacts / ".influence-model.tmp"

@@ -1,4 +1,4 @@
-"""One turn of the loop: the checkpoint, the reference, the arms and the candidate pool, taken from the store together."""
+"""One turn of the loop: checkpoint, reference, arms and candidate pool, taken from the store together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Loop:
         }
 
     def key(self, stage: str, version: str, *sections: str, **more: Any) -> str:
-        """Return a stage key over :attr:`inputs`, the influence settings and the named sections of the configuration."""
+        """Return a stage key over :attr:`inputs`, the influence settings and the named configuration sections."""
         settings = self.config.semantic("influence", *sections)
         return stage_key(stage, version, **self.inputs, settings=settings, seed=self.config.selection.seed, **more)
 

@@ -24,7 +24,7 @@ SEMANTIC = (
 
 @dataclass(frozen=True)
 class CurationState:
-    """The present state: documents, checkpoint, reference and configuration; ``manifest`` answers to it, if any does."""
+    """The present state: documents, checkpoint, reference, configuration; ``manifest`` answers to it, if any does."""
 
     key: str
     checkpoint: str
@@ -50,7 +50,8 @@ def curation_state(connection: Connection, config: Config, home: Home, checkpoin
         }
     )
     found = connection.execute(
-        "SELECT version FROM manifests WHERE state = $key ORDER BY version DESC LIMIT 1", {"key": key}
+        "SELECT version FROM manifests WHERE state = $key ORDER BY len(version) DESC, version DESC LIMIT 1",
+        {"key": key},
     ).fetchone()
     documents = connection.execute("SELECT count(*) FROM documents").fetchone()
     return CurationState(key, checkpoint, documents[0] if documents else 0, reference, found[0] if found else None)

@@ -18,7 +18,9 @@ from winnow.store.store import Store
 
 VERDICTS = """
 WITH leaking AS (
-    SELECT doc_id, arg_max(evaluation_set, longest_match) AS evaluation_set, max(longest_match) AS longest_match
+    SELECT doc_id,
+           first(evaluation_set ORDER BY longest_match DESC, evaluation_set) AS evaluation_set,
+           max(longest_match) AS longest_match
     FROM contamination WHERE contaminated GROUP BY doc_id
 ),
 verdicts AS (
@@ -81,7 +83,7 @@ def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str
             f"""
             {VERDICTS} SELECT v.*, t.tokens, c.cluster FROM verdicts v
             JOIN token_counts t USING (doc_id) JOIN clusters c USING (doc_id) ORDER BY doc_id
-            """,
+            """,  # noqa: S608
             {"filter": config.quality.filter},
         ).to_arrow_table()
         total = connection.execute("SELECT count(*) FROM documents").fetchone()

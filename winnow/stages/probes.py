@@ -187,7 +187,8 @@ class Prober:
         )
         reference = _up_to(self._reference_tokens(), settings.reference_tokens)
         self.say(
-            f"fitting {settings.estimator} on {len(drawn)} documents and {len(reference)} reference items ({settings.scope})"
+            f"fitting {settings.estimator} ({settings.scope}) on {len(drawn)} documents "
+            f"and {len(reference)} reference items"
         )
         return GradientInfluence.fit(
             model,

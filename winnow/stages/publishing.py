@@ -140,4 +140,5 @@ def _clear_unlisted(store: Store, version: str, digest: str) -> None:
 def _dtypes(config: Any) -> str:
     from winnow.forward import resolve_dtype
 
-    return f"embeddings {resolve_dtype(config.encoder.dtype)}, influence float32, training {resolve_dtype(config.train.dtype)}"
+    encoder, train = resolve_dtype(config.encoder.dtype), resolve_dtype(config.train.dtype)
+    return f"embeddings {encoder}, influence float32, training {train}"

@@ -23,7 +23,7 @@ SELECTION_VERSION = "1"
 
 
 def selection_key(store: Store, loop: Loop) -> str:
-    """Return the key of a selection; its first characters name it in ``bandit_rounds``, ``decisions`` and ``manifests``."""
+    """Return the key of a selection; its first characters name it in ``bandit_rounds`` and ``decisions``."""
     return loop.key(
         "selection",
         SELECTION_VERSION,

@@ -56,7 +56,8 @@ def fit_tokenizer(store: Store, config: Config, stage: Stage) -> Path:
     drawn = _drawn(admissible(store, config), config.model.seed, "tokenizer")[:TOKENIZER_DOCUMENTS]
     if not len(drawn):
         raise UserError(
-            "no document passes the filters, so there is nothing to train a tokenizer on: see `decisions`, or set quality.filter = false"
+            "no document passes the filters, so there is nothing to train a tokenizer on: "
+            "see gopher_reason in `signals`, or set quality.filter = false"
         )
 
     def texts() -> Iterator[str]:
@@ -212,7 +213,7 @@ def _progress(say: Say) -> Callable[[int, int, float], None]:
     return report
 
 
-# -- the stage on a manifest, and its control ---------------------------------------------------------------------------
+# -- the stage on a manifest, and its control -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

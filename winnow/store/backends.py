@@ -112,6 +112,11 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     connection.execute(f"LOAD '{str(path).replace(chr(39), chr(39) * 2)}'")
 
 
+def is_busy(error: Exception) -> bool:
+    """Return whether an error says that another process holds the file."""
+    return any(sign in str(error) for sign in BUSY)
+
+
 def make_backend(folder: Path, settings: StoreSettings, scratch: Path) -> Backend:
     kinds: dict[str, type[FileBackend] | type[LakeBackend]] = {"file": FileBackend, "lake": LakeBackend}
     return kinds[settings.backend](folder, settings, scratch)
@@ -128,7 +133,7 @@ def open_waiting(backend: Backend, read_only: bool, deadline_seconds: float) -> 
         try:
             return backend.open(read_only)
         except (duckdb.IOException, duckdb.ConnectionException, duckdb.TransactionException) as error:
-            if not any(sign in str(error) for sign in BUSY):
+            if not is_busy(error):
                 raise
             if time.monotonic() > end:
                 raise UserError(

@@ -15,7 +15,7 @@ NEIGHBOURS = 10
 
 
 def find_document(connection: Connection, name: str) -> uuid.UUID:
-    """Return the doc_id that ``name`` means: a UUID, or a file's own id. Raises :class:`UserError` if none or several."""
+    """Return the doc_id that ``name`` means: a UUID, or a file's own id. Raises ``UserError`` if none or several."""
     try:
         wanted = uuid.UUID(name)
     except ValueError:
@@ -27,9 +27,7 @@ def find_document(connection: Connection, name: str) -> uuid.UUID:
             several = ", ".join(f"{doc} ({source})" for doc, source in rows)
             raise UserError(f"'{name}' is the id of several documents: {several}; give the UUID") from None
         if not rows:
-            raise UserError(
-                f"no document '{name}': give a doc_id (SELECT doc_id FROM documents) or a file's own id"
-            ) from None
+            raise UserError(f"no document '{name}': give a doc_id (see table documents) or a file's own id") from None
         return rows[0][0]
     if not connection.execute("SELECT 1 FROM documents WHERE doc_id = $doc", {"doc": wanted}).fetchone():
         raise UserError(f"no document {wanted} in the store: it was never delivered, or all its files are withdrawn")
@@ -37,7 +35,7 @@ def find_document(connection: Connection, name: str) -> uuid.UUID:
 
 
 def explain_document(connection: Connection, name: str, version: str | None = None) -> dict[str, Any]:
-    """Return where a document occurs and every judgement on it: signals, duplicates, cluster, scores, round, verdict."""
+    """Return where a document occurs and every judgement on it: signals, duplicates, scores, round, verdict."""
     doc = find_document(connection, name)
     parameters = {"doc": doc}
 

@@ -64,8 +64,8 @@ def count_in(store: Store, batches: Sequence[str]) -> int:
 def texts_of(store: Store, documents: pa.Table, rows: int = 20_000) -> Iterator[pa.Table]:
     """Yield (doc_id, text) of the given documents in tables of at most ``rows``, sorted by ``doc_id`` inside each.
 
-    ``documents`` needs a ``doc_id`` column; sorted input gives sorted output. Which documents share a table is no part of any result: methods are
-    free of batch and order.
+    ``documents`` needs a ``doc_id`` column; sorted input gives sorted output. Which documents share a table is no part
+    of any result: methods are free of batch and order.
     """
     for start in range(0, len(documents), rows):
         ids = documents.slice(start, rows).select(["doc_id"])
@@ -76,7 +76,8 @@ def texts_of(store: Store, documents: pa.Table, rows: int = 20_000) -> Iterator[
             ).to_arrow_table()
         if len(found) != len(ids):
             raise LookupError(
-                f"{len(ids) - len(found)} of {len(ids)} documents have no text part in {store.home.parts}: deliver their files again"
+                f"{len(ids) - len(found)} of {len(ids)} documents have no text part in {store.home.parts}: "
+                "deliver their files again"
             )
         yield found.set_column(1, "text", found["text"].cast(pa.large_string()))
 

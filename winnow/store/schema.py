@@ -1,7 +1,7 @@
 """Every table of the store: its columns, their meaning, and whether its rows live in DuckDB or in Parquet parts.
 
 This dictionary is the single source of the DDL (both backends), of ``docs/tables.md`` and of the published views.
-The types are those that DuckLake has too: no keys, enums, fixed-size arrays or HUGEINT; uniqueness is the writer's duty.
+The types are those that DuckLake has too: no keys, enums, fixed-size arrays or HUGEINT; the writer keeps keys unique.
 """
 
 from __future__ import annotations

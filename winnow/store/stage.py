@@ -69,6 +69,14 @@ class Stage:
         )
 
 
+def forget_keys(connection: Connection, *stages: str) -> None:
+    """Forget that these stages were done, inside the transaction that changes the rows they would write.
+
+    A stage that keeps one state of a table, not one for each key, is done only while its last key is the newest word.
+    """
+    connection.execute("DELETE FROM stage_keys WHERE list_contains($stages, stage)", {"stages": list(stages)})
+
+
 def pinned(store: Store, stage: str, key: str) -> str | None:
     """Return the output of a stage that was fitted once for this key, else None."""
     rows = store.query(

@@ -6,6 +6,8 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 
 from __future__ import annotations
 
+import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ import pyarrow as pa
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backends import SETTINGS, configure, make_backend, open_waiting
+from winnow.store.backends import SETTINGS, configure, is_busy, make_backend, open_waiting
 from winnow.store.parts import Part, conform, write_parts
 from winnow.store.schema import SCHEMA_VERSION, Table, tables
 
@@ -145,7 +147,19 @@ def open_published(home: Home) -> Connection:
     """Open the published file read-only. Raises :class:`UserError` when there is none."""
     if not home.published.exists():
         raise UserError(f"{home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME")
-    return duckdb.connect(home.published, read_only=True, config=dict(SETTINGS))
+    try:
+        return duckdb.connect(home.published, read_only=True, config=dict(SETTINGS))
+    except duckdb.IOException as error:
+        if not is_busy(error):
+            raise
+    # Somebody's shell holds the file for writing: read a copy of our own, whose name goes at once.
+    home.scratch.mkdir(parents=True, exist_ok=True)
+    copy = home.scratch / f"published-{uuid.uuid4().hex}.duckdb"
+    try:
+        shutil.copyfile(home.published, copy)
+        return duckdb.connect(copy, read_only=True, config=dict(SETTINGS))
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
@@ -228,7 +242,8 @@ def _migrate(connection: Connection) -> None:
     found = get_meta(connection, "schema_version")
     if found is not None and int(found) > SCHEMA_VERSION:
         raise UserError(
-            f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: upgrade winnow, or use another WINNOW_HOME"
+            f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: "
+            "upgrade winnow, or use another WINNOW_HOME"
         )
     if found is None:
         for table in tables().values():
@@ -238,7 +253,7 @@ def _migrate(connection: Connection) -> None:
 
 
 def _filter(table: Table, only: Mapping[str, str]) -> str:
-    """Return a WHERE clause for the columns of ``only`` that the table has; views take no parameters, so values are quoted."""
+    """Return a WHERE clause for the columns of ``only`` that the table has; quoted, as a view takes no parameters."""
     columns = {name for name, _, _ in table.columns}
     conditions = [f"\"{column}\" = '{quoted(value)}'" for column, value in only.items() if column in columns]
     return " WHERE " + " AND ".join(conditions) if conditions else ""
