@@ -96,7 +96,7 @@ class Encoder(Section):
 
 
 class Clusters(Section):
-    count: Annotated[int, Field(ge=0)] = 0  # 0: planned from the number of documents
+    count: Annotated[int, Field(ge=0)] = 0  # 0: one for each hundred documents, from 8 to 128
     iterations: Count = 25
     seed: int = 0
 

@@ -22,7 +22,8 @@ from winnow.config import Config, Location, load_config, save_config
 from winnow.errors import UserError
 from winnow.home import Home
 
-PER_SHARD = ("corpus", "signals", "duplicates", "embeddings")
+ONLY_INGEST = {"corpus", "signals"}
+"""Stages that the ingest job completes by itself."""
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -97,7 +98,7 @@ class Runner:
         """Deliver what is new, judge it, curate the checkpoint, train: up to the stage ``until``."""
         stages = STAGES[: STAGES.index(until) + 1] if until else STAGES
         self._ingest(stages)
-        if any(stage not in PER_SHARD or stage in ("duplicates", "embeddings") for stage in stages[2:]):
+        if set(stages) - ONLY_INGEST:
             name = checkpoint or self._current()
             self.instance.add_dynamic_partitions("checkpoints", [name])
             self._execute("curate", stages, partition_key=name)
@@ -143,8 +144,9 @@ class Runner:
             instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
         )
         self.run_ids.append(result.run_id)
-        for event in result.get_failed_step_keys() and [e for e in result.all_events if e.is_step_failure]:
-            raise _failure(event)
+        failures = [event for event in result.all_events if event.is_step_failure]
+        if failures:
+            raise _failure(failures[0])
         if not result.success:
             raise UserError(f"run {result.run_id} of job {job} failed: see `winnow ui`")
 
@@ -191,8 +193,12 @@ def _environment(home: Home, project: Path) -> dict[str, str]:
 
 def _configured(config: Config, options: argparse.Namespace) -> Config:
     """Return the configuration with the command line's corpus, reference and budget in it."""
+    from winnow.demo.setup import demo_config
+
     changes: dict[str, Any] = {}
     if options.corpus:
+        if config == demo_config():  # its thresholds are made for docstrings
+            config = Config()
         changes["corpus"] = config.corpus.model_copy(update={"locations": _locations(options.corpus)})
     if options.reference:
         path = Path(options.reference).expanduser().resolve()

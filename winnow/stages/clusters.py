@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 CLUSTERING_VERSION = "1"
+MOST_CLUSTERS = 128
+"""A planned clustering has no more arms than a thousand probes can tell apart; ``clusters.count`` may ask for more."""
+
 LABELLED_DOCUMENTS = 20_000
 """Labels are made from at most so many documents, drawn by a seeded hash."""
 
@@ -89,7 +92,7 @@ def fit_clustering(store: Store, config: Config, model: str, run_id: str) -> Clu
     stage = Stage(store, "clustering", run_id, clustering_key(config, model))
     rows = _embedded(store, model)
     vectors = vectors_of(rows["vector"])
-    count = min(config.clusters.count or default_k(len(rows)), len(rows))
+    count = min(config.clusters.count or min(default_k(len(rows)), MOST_CLUSTERS), len(rows))
     centroids = fit_centroids(vectors, count, config.clusters.seed, config.clusters.iterations)
     keys = seeded_keys(ids_to_numpy(rows["doc_id"]), config.clusters.seed, "labels")
     drawn = np.sort(np.argsort(keys, kind="stable")[:LABELLED_DOCUMENTS])

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
 SIGNALS = tuple(COLUMNS)
 OPENING_VERSION = "1"
+OPENING_SHARE = 0.6
 
 
 def choose_opening(loop: Loop) -> np.ndarray:
-    """Return the ids (uint8 ``[P, 16]``) of the opening round: seeded documents of each cluster, in all ``max_probes``."""
+    """Return the ids (uint8 ``[P, 16]``) of the opening round: seeded documents of every cluster.
+
+    It spends at most ``OPENING_SHARE`` of ``max_probes`` (and one probe an arm), the rest is the bandit's.
+    """
     arms = loop.arms()
-    per_arm = min(loop.config.influence.probes_per_cluster, loop.config.selection.max_probes // max(len(arms), 1))
-    return arms.doc_ids[opening_probes(arms, max(per_arm, 1), loop.config.selection.seed)]
+    affordable = int(OPENING_SHARE * loop.config.selection.max_probes) // max(len(arms), 1)
+    per_arm = max(1, min(loop.config.influence.probes_per_cluster, affordable))
+    return arms.doc_ids[opening_probes(arms, per_arm, loop.config.selection.seed)]
 
 
 def opening_key(loop: Loop) -> str:
