@@ -10,9 +10,9 @@ from resources.report import materialized, picture, skipped
 from resources.workspace import Workspace
 from winnow.identity import ids_from_numpy
 from winnow.stages.influence import (
-    OPENING_VERSION,
     choose_opening,
     fit_model,
+    influence_model_key,
     opening_key,
     oracle_sample,
     pending_scores,
@@ -73,9 +73,7 @@ def influence_models(context: dg.AssetExecutionContext, workspace: Workspace) ->
     """A predictor of influence from embedding and signals, with its held-out rank correlation."""
     store, config = workspace.store(), workspace.config()
     loop = open_loop(store, config, context.partition_key)
-    stage = Stage(
-        store, "influence_models", context.run_id, loop.key("influence_models", OPENING_VERSION), context.partition_key
-    )
+    stage = Stage(store, "influence_models", context.run_id, influence_model_key(loop), context.partition_key)
     if stage.done is not None:
         return skipped(context, store, "influence_models", f"model {stage.done} is fitted to this checkpoint's probes")
     fitted = fit_model(store, loop)

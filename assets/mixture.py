@@ -6,7 +6,7 @@ from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
 from winnow.stages.loop import open_loop
-from winnow.stages.publishing import make_manifest
+from winnow.stages.publishing import make_manifest, manifest_key
 from winnow.stages.selection import select, selection_key, selection_name, stored_ledger
 from winnow.stages.validation import train_control, train_on_manifest, validated
 from winnow.store.stage import Stage
@@ -35,7 +35,7 @@ def manifests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
     """The next version of the training set: rows in training order, digest, parent, snapshot."""
     store, config = workspace.store(), workspace.config()
     loop = open_loop(store, config, context.partition_key)
-    stage = Stage(store, "manifests", context.run_id, selection_key(store, loop), context.partition_key)
+    stage = Stage(store, "manifests", context.run_id, manifest_key(store, loop), context.partition_key)
     if stage.done is not None:
         return skipped(context, store, "manifests", f"{stage.done} answers to this state")
     made = make_manifest(store, select(store, loop, stored_ledger(store, selection_name(store, loop))), stage)

@@ -38,7 +38,8 @@ def bandit_rounds(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
         f"{int(result.granted_tokens.sum()):,} tokens granted, bonus/reward {result.bonus_ratio:.2f}"
     )
     summary = store.arrow(
-        "SELECT cluster, max_by(arm_mean, pull) AS reward, sum(tokens_granted) AS tokens FROM bandit_rounds"
+        "SELECT cluster, sum(reward * (probes - excluded)) / nullif(sum(probes - excluded), 0) AS reward,"
+        " sum(tokens_granted) AS tokens FROM bandit_rounds"
         " WHERE selection = $name GROUP BY cluster ORDER BY reward DESC NULLS LAST",
         {"name": name},
     ).to_pylist()

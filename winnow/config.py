@@ -45,6 +45,8 @@ class Corpus(Section):
     locations: list[Location] = [Location()]
     sources: dict[str, Source] = {}
     max_record_bytes: Count = 32 * 2**20
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_bad_records: Annotated[int, Field(ge=0)] = 10
 
     def source(self, name: str) -> Source:
         return self.sources.get(name, Source())
@@ -141,10 +143,13 @@ class Selection(Section):
 
 
 class Mixture(Section):
-    """``selected``: sources get what the selection gives them; the others bind each source to a quota of tokens."""
+    """``selected``: sources get what the selection gives them; a mixture policy binds each to a quota of tokens.
 
-    method: Literal["selected", "natural", "temperature"] = "selected"
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    ``method`` is ``selected`` or a file of ``winnow/mixture/policies``; ``parameters`` are passed to it.
+    """
+
+    method: str = "selected"
+    parameters: dict[str, float] = {}
 
 
 class Train(Section):

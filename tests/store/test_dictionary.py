@@ -39,7 +39,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[
     store.publish()
     with open_published(home) as connection:
         rows = connection.execute(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns ORDER BY table_name, ordinal_position"
+            "SELECT table_name, column_name, data_type FROM information_schema.columns"
+            " ORDER BY table_name, ordinal_position"
         ).fetchall()
     found: dict[str, list[tuple[str, str]]] = {}
     for table, column, kind in rows:

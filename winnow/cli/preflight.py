@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from winnow.attribution.estimators import make_estimator
 from winnow.config import Config
 from winnow.contamination.sets import read_evaluation_set, read_reference
 from winnow.errors import UserError
 from winnow.home import Home
+from winnow.mixture.policies import mixture_policy
 from winnow.quality.judge import thresholds
+from winnow.selection.policies import policy_class
 from winnow.text.deliveries import DeliveredFile, scan
 from winnow.text.readers import FieldMap, Limits, ShardReader
 
@@ -22,6 +25,10 @@ def check_before_run(home: Home, config: Config, until: str | None) -> None:
         places = ", ".join(str(home.resolve(location.root)) for location in config.corpus.locations)
         raise UserError(f"no corpus: {places} holds no JSON Lines, Parquet, text or Markdown file; give --corpus GLOB")
     thresholds(config.quality)
+    make_estimator(config.influence.estimator)
+    policy_class(config.selection.policy)
+    if config.mixture.method != "selected":
+        mixture_policy(config.mixture.method)
     if until is None or until in NEEDS_REFERENCE:
         if not config.reference.path:
             raise UserError(

@@ -75,7 +75,8 @@ def _clusters(connection: Connection) -> str:
         connection,
         """
         WITH rewards AS (
-            SELECT cluster, clustering, max_by(arm_mean, pull) AS reward, sum(tokens_granted) AS granted
+            SELECT cluster, clustering, sum(tokens_granted) AS granted,
+                   sum(reward * (probes - excluded)) / nullif(sum(probes - excluded), 0) AS reward
             FROM bandit_rounds WHERE selection = $selection GROUP BY ALL
         ),
         examples AS (

@@ -46,7 +46,7 @@ class Manifest:
     """A version of the training set.
 
     ``rows`` has the schema ``ROWS`` in training order; ``tokens`` is the sum of tokens x repeats, at most
-    ``token_budget``. ``parent`` is the digest of the manifest this one follows. ``sources`` maps each source to its
+    ``token_budget``. ``parent`` is the version that this one follows. ``sources`` maps each source to its
     documents, tokens and planned weight. ``configuration`` (semantic settings) and ``inputs`` (digests of corpus,
     reference and checkpoint weights, method versions) enter the digest with the seed, the budget and the rows;
     ``snapshot`` (digests of the store's parts), ``funnel``, ``control`` and ``environment`` are recorded beside it.

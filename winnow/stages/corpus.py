@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from winnow.config import Corpus
+from winnow.errors import UserError
 from winnow.identity import digest, digest_file, ids_to_numpy
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
 from winnow.store.schema import tables
@@ -75,7 +76,8 @@ def known_shards(connection: Connection, corpus: Corpus) -> Known:
 
 def reader_digest(corpus: Corpus, source: str) -> str:
     """Return the digest of all that decides how a source's files are read and ranked, but their bytes."""
-    return digest([READER_VERSION, corpus.source(source).model_dump(mode="json"), corpus.max_record_bytes])
+    limits = [corpus.max_record_bytes, corpus.max_bad_fraction, corpus.max_bad_records]
+    return digest([READER_VERSION, corpus.source(source).model_dump(mode="json"), limits])
 
 
 def corpus_digest(store: Store) -> str:
@@ -113,7 +115,11 @@ def deliver(
                 FieldMap(
                     source.text_field, source.id_field or None, source.url_field or None, source.date_field or None
                 ),
-                Limits(max_record_bytes=corpus.max_record_bytes),
+                Limits(
+                    max_record_bytes=corpus.max_record_bytes,
+                    max_bad_fraction=corpus.max_bad_fraction,
+                    max_bad_records=corpus.max_bad_records,
+                ),
             )
             if before and before[1] == settings and before[0] == _digest_if_readable(file):
                 staged.touched.append(file)
@@ -263,6 +269,8 @@ def _commit(
     with store.write() as connection:
         connection.register("affected", affected)
         connection.register("priorities", priorities)
+        if _parts_of_affected(connection) != sorted(rewritten):
+            raise UserError("another delivery changed the same files meanwhile; run this one again")
         connection.execute(
             "CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
         )
@@ -367,12 +375,10 @@ def _rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
     """Write the parts that hold affected shards anew without them; returns old digest -> new parts (maybe none)."""
     with store.read() as connection:
         connection.register("affected", affected)
-        old = connection.execute(
-            "SELECT DISTINCT unnest(parts) AS part FROM shards SEMI JOIN affected USING (shard) ORDER BY part"
-        ).fetchall()
+        old = _parts_of_affected(connection)
     drop = set(affected["shard"].to_pylist())
     rewritten: dict[str, list[Part]] = {}
-    for (part,) in old:
+    for part in old:
         with pq.ParquetFile(store.part_path("texts", part)) as file:
             rewritten[part] = store.write_parts(
                 "texts",
@@ -382,6 +388,13 @@ def _rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
                 ),
             )
     return rewritten
+
+
+def _parts_of_affected(connection: Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT DISTINCT unnest(parts) AS part FROM shards SEMI JOIN affected USING (shard) ORDER BY part"
+    ).fetchall()
+    return [part for (part,) in rows]
 
 
 def _replace_parts(connection: Connection, rewritten: dict[str, list[Part]]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAIRED = "duplicate_pairs"
+FORMER_JUDGED = "DELETE FROM judged WHERE stage = 'duplicate_pairs' AND version <> $scheme"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def pair_new_documents(store: Store, stage: Stage, scheme: str, threshold: float
     for name, value in (("kind", "near"), ("scheme", scheme)):
         pairs = pairs.append_column(name, pa.array([value] * len(pairs), pa.string()))
     with store.write() as connection:
+        for former in ("DELETE FROM duplicate_pairs WHERE scheme <> $scheme", FORMER_JUDGED):
+            connection.execute(former, {"scheme": scheme})
         replace_rows(connection, "duplicate_pairs", pairs, ("doc_a", "doc_b", "kind", "scheme"))
         connection.execute("DELETE FROM bucket_centers")
         insert(

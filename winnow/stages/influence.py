@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from winnow.embed.rows import vectors_of
 from winnow.identity import digest_file, ids_to_numpy, seeded_keys
+from winnow.quality.judge import signals_digest
 from winnow.quality.signals import COLUMNS
 from winnow.selection import opening_probes
 from winnow.stages.loop import Loop
@@ -171,9 +172,14 @@ def features(store: Store, loop: Loop, documents: pa.Table) -> tuple[np.ndarray,
     return vectors_of(rows["vector"]), signals
 
 
+def influence_model_key(loop: Loop) -> str:
+    """Return the key that pins a checkpoint's influence model: its probes and the definition of its features."""
+    return loop.key("influence_models", OPENING_VERSION, signals=signals_digest())
+
+
 def model_name(store: Store, loop: Loop) -> str:
     """Return the influence model of the loop's checkpoint. Raises ``LookupError`` before it is fitted."""
-    name = pinned(store, "influence_models", loop.key("influence_models", OPENING_VERSION))
+    name = pinned(store, "influence_models", influence_model_key(loop))
     if name is None:
         raise LookupError(
             f"no influence model for checkpoint {loop.checkpoint.name}: materialize influence_models first"

@@ -20,10 +20,11 @@ from winnow.mixture.manifest_files import read_manifest, write_manifest
 from winnow.quality.judge import quality_version
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.influence import model_name
+from winnow.stages.loop import Loop
 from winnow.stages.manifests import SEMANTIC, curation_state, funnel
 from winnow.stages.probes import gradient_method, oracle_method
 from winnow.stages.selection import Selected, selection_name
-from winnow.store.stage import Stage
+from winnow.store.stage import Stage, stage_key
 from winnow.store.store import Store, add_parts, insert_row, live_parts, now
 
 if TYPE_CHECKING:
@@ -40,10 +41,17 @@ class Made:
     folder: Path
 
 
+def manifest_key(store: Store, loop: Loop) -> str:
+    """Return the key of a manifest: the selection, and the state of corpus and configuration it answers to."""
+    with store.read() as connection:
+        state = curation_state(connection, loop.config, store.home, loop.checkpoint.name)
+    return stage_key("manifests", "1", selection=selection_name(store, loop), state=state.key)
+
+
 def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     """Write the next manifest version from a selection: its folder first, then its rows and its place in the store."""
     loop = selected.loop
-    config, name = loop.config, selection_name(store, loop)
+    config, name, model = loop.config, selection_name(store, loop), model_name(store, loop)
     with store.read() as connection:
         parent = _newest(connection)
         state = curation_state(connection, config, store.home, loop.checkpoint.name)
@@ -64,7 +72,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         inputs={
             "corpus": corpus_digest(store),
             **loop.inputs,
-            "influence_model": model_name(store, loop),
+            "influence_model": model,
             "influence_model_used": selected.influence_model_used,
             "methods": {
                 "signals": quality_version(config.quality),
@@ -104,7 +112,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
             tokens=manifest.tokens,
             budget_tokens=manifest.token_budget,
             control_tokens=selected.control.tokens,
-            influence_model=model_name(store, loop),
+            influence_model=model,
             influence_model_used=selected.influence_model_used,
             path=store.home.name(folder),
             snapshot=snapshot,

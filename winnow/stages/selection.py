@@ -131,11 +131,10 @@ class Selected:
             got[source] += count
         total = max(sum(got.values()), 1)
         came_out = Mixture("selected", {source: count / total for source, count in got.items()}, got, available)
-        temperature = self.loop.config.mixture.temperature
         plans = [
             came_out,
             plan_mixture(available, self.budget, "natural"),
-            plan_mixture(available, self.budget, "temperature", temperature=temperature),
+            plan_mixture(available, self.budget, "temperature"),
         ]
         return pa.concat_tables([plan.table(name) for plan in plans])
 
@@ -163,9 +162,8 @@ def select(store: Store, loop: Loop, ledger: pa.Table) -> Selected:
     budget = budget_tokens(loop.config, loop.pool)
     settings, mixture = loop.config.selection, loop.config.mixture
     available = _available(loop)
-    parameters = {"temperature": mixture.temperature} if mixture.method == "temperature" else {}
     bound = mixture.method != "selected"
-    plan = plan_mixture(available, budget, mixture.method if bound else "natural", **parameters)
+    plan = plan_mixture(available, budget, mixture.method if bound else "natural", **mixture.parameters)
     sources = np.array(loop.pool.candidates["source"].to_pylist(), object) if bound else None
     quotas: Mapping[str, int] | None = plan.tokens if bound else None
     scores = candidate_scores(store, loop)

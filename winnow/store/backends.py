@@ -6,16 +6,21 @@ are never fetched from the network.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import random
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import duckdb
 
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
+
+T = TypeVar("T")
 
 SETTINGS = {
     "autoinstall_known_extensions": "false",
@@ -33,6 +38,10 @@ class Backend(Protocol):
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection: ...
 
     def exists(self) -> bool: ...
+
+    def turn(self, deadline_seconds: float) -> AbstractContextManager[None]:
+        """Hold the turn to write; opening for writing may be turn enough."""
+        ...
 
 
 def configure(connection: duckdb.DuckDBPyConnection, settings: StoreSettings, scratch: Path) -> None:
@@ -57,6 +66,9 @@ class FileBackend:
     def exists(self) -> bool:
         return self.path.exists()
 
+    def turn(self, deadline_seconds: float) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(self.path, read_only=read_only, config=dict(SETTINGS))
@@ -65,7 +77,10 @@ class FileBackend:
 
 
 class LakeBackend:
-    """DuckLake: catalog in SQLite, data as Parquet; any number of processes write."""
+    """DuckLake: catalog in SQLite, data as Parquet; readers never wait, writers take turns.
+
+    Two transactions that change the same rows would conflict at commit and one be lost, so a lock file orders them.
+    """
 
     name = "lake"
 
@@ -76,6 +91,13 @@ class LakeBackend:
     def exists(self) -> bool:
         return self.catalog.exists()
 
+    @contextmanager
+    def turn(self, deadline_seconds: float) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "write.lock").open("w") as lock:
+            waiting(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), deadline_seconds)
+            yield
+
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.folder.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(":memory:", config=dict(SETTINGS))
@@ -85,9 +107,10 @@ class LakeBackend:
                 load_extension(connection, name)
             # ATTACH takes no parameters; both paths are Winnow's own, quotes doubled.
             catalog, data = (str(path).replace("'", "''") for path in (self.catalog, self.folder / "lake"))
-            mode = ", READ_ONLY" if read_only else ""
+            # The journal mode stays with the catalog: with WAL a reader's snapshot does not stop a writer's commit.
+            mode = "READ_ONLY" if read_only else "META_JOURNAL_MODE 'WAL'"
             connection.execute(
-                f"ATTACH 'ducklake:sqlite:{catalog}' AS lake (DATA_PATH '{data}', META_BUSY_TIMEOUT 5000{mode})"
+                f"ATTACH 'ducklake:sqlite:{catalog}' AS lake (DATA_PATH '{data}', META_BUSY_TIMEOUT 5000, {mode})"
             )
             connection.execute("SET ducklake_max_retry_count = 100")
             connection.execute("USE lake")
@@ -123,21 +146,23 @@ def make_backend(folder: Path, settings: StoreSettings, scratch: Path) -> Backen
 
 
 def open_waiting(backend: Backend, read_only: bool, deadline_seconds: float) -> duckdb.DuckDBPyConnection:
-    """Open the store, waiting with jitter while another process holds the lock.
+    """Open the store, waiting while another process holds the lock. Raises :class:`UserError` at the deadline."""
+    return waiting(lambda: backend.open(read_only), deadline_seconds)
 
-    Raises :class:`UserError` naming the holder when the deadline passes.
-    """
+
+def waiting(attempt: Callable[[], T], deadline_seconds: float) -> T:
+    """Try until nobody else holds the store, with jitter. Raises :class:`UserError` naming the holder at the deadline."""
     end = time.monotonic() + deadline_seconds
     delay = 0.01
     while True:
         try:
-            return backend.open(read_only)
-        except (duckdb.IOException, duckdb.ConnectionException, duckdb.TransactionException) as error:
-            if not is_busy(error):
+            return attempt()
+        except (duckdb.IOException, duckdb.ConnectionException, duckdb.TransactionException, BlockingIOError) as error:
+            if not (isinstance(error, BlockingIOError) or is_busy(error)):
                 raise
             if time.monotonic() > end:
                 raise UserError(
-                    f"the working store stayed locked for {deadline_seconds:.0f} s ({str(error).splitlines()[0]}); "
+                    f"the working store stayed locked for {deadline_seconds:g} s ({str(error).splitlines()[0]}); "
                     "query the published winnow.duckdb instead of the file in store/, or raise store.lock_wait_seconds"
                 ) from error
             time.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

@@ -24,7 +24,11 @@ STAGES = {
 SCORES_WIDE: tuple[Column, ...] = (
     ("doc_id", "UUID", "the document; every live document has one row"),
     ("source", "VARCHAR", "source of its canonical occurrence"),
-    ("influence", "DOUBLE", "score by the newest checkpoint's influence model, positive = helpful; null before one"),
+    (
+        "influence",
+        "DOUBLE",
+        "score by the newest manifest's influence model, positive = helpful; null before a manifest",
+    ),
     ("influence_checkpoint", "VARCHAR", "the checkpoint that the score holds for"),
     ("gopher_passed", "BOOLEAN", "Gopher's verdict, see `signals`"),
     ("cluster", "INTEGER", "its cluster, see `clusters`"),
@@ -37,10 +41,10 @@ HEAD = """# Tables
 
 Generated from `winnow/store/schema.py` by `python -m winnow.store.dictionary > docs/tables.md`; do not edit by hand.
 
-Ask them with `winnow sql`, or with any DuckDB client on `WINNOW_HOME/winnow.duckdb`; the meanings below are the columns'
-comments there. Every table but `scores_wide` is also a table (or parts) of the working store, see [store.md](store.md).
-*DuckDB*: the rows are in the file itself. *Parquet parts*: the table is a view over immutable Parquet files below
-`WINNOW_HOME/store/parts`. The key columns identify a row; no constraint enforces them, uniqueness is the writer's duty.
+Ask them with `winnow sql`, or with any DuckDB client on `WINNOW_HOME/winnow.duckdb`; the meanings below are the
+columns' comments there ([store.md](store.md) tells how that file is made). *DuckDB*: the rows are in the file itself.
+*Parquet parts*: the table is a view over immutable Parquet files below `WINNOW_HOME/store/parts`. The key columns
+identify a row; no constraint enforces them, uniqueness is the writer's duty.
 """
 
 WIDE_HEAD = """## Published only
@@ -54,7 +58,7 @@ Rows: DuckDB. Key: `doc_id`.
 
 
 def render() -> str:
-    """Return the page: a section a stage in pipeline order, a list of columns a table. Markdown, one trailing newline."""
+    """Return the page as Markdown: a section a stage in pipeline order, a list of columns a table."""
     public = [table for table in tables().values() if not table.internal]
     sections = [HEAD, _index(public)]
     for stage, page in STAGES.items():

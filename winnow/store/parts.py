@@ -6,6 +6,7 @@ transaction has listed it in ``parts``. A killed run can leave a file that no li
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,8 @@ class PartWriter:
         self._writer.close()
         self._writer = None
         digest = digest_file(self._temporary)[:32]
+        with self._temporary.open("rb") as file:  # the file must outlive a crash that the list of parts outlives
+            os.fsync(file.fileno())
         size = self._temporary.stat().st_size
         self._temporary.replace(self.folder / f"{digest}.parquet")
         self.parts.append(Part(digest, self.kind, self._rows, size))

@@ -17,8 +17,7 @@ from winnow.store.backends import SETTINGS, configure
 from winnow.store.schema import tables
 from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, quoted, set_meta
 
-PUBLISHED_VIEWS = (
-    """
+SCORES_WIDE = """
     CREATE TABLE scores_wide AS
     WITH newest AS (SELECT influence_model FROM manifests ORDER BY len(version) DESC, version DESC LIMIT 1)
     SELECT doc_id, source, s.score AS influence, s.checkpoint AS influence_checkpoint,
@@ -29,8 +28,7 @@ PUBLISHED_VIEWS = (
     LEFT JOIN clusters c USING (doc_id)
     LEFT JOIN (SELECT doc_id, keeper_id FROM duplicates WHERE kind = 'near') d USING (doc_id)
     LEFT JOIN (SELECT doc_id, bool_or(contaminated) AS contaminated FROM contamination GROUP BY doc_id) k USING (doc_id)
-    """,
-)
+"""
 
 
 def publish(store: Store) -> bool:
@@ -41,14 +39,18 @@ def publish(store: Store) -> bool:
     home.store.mkdir(parents=True, exist_ok=True)
     with (home.store / "publish.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for abandoned in home.root.glob(".winnow-*.duckdb*"):  # of a killed run: the lock is ours
+            abandoned.unlink(missing_ok=True)
         temporary = home.root / f".winnow-{uuid.uuid4().hex}.duckdb"
         try:
             with store.read() as connection:
                 if (get_meta(connection, "generation"), str(home.root)) == _published(store):
                     return False
-                _copy_tables(connection, temporary)
                 live = live_parts(connection)
+                _copy_tables(connection, temporary)
             _finish(store, temporary, live)
+            # A shell that writes to the old file leaves a log, which DuckDB would replay on the new one.
+            home.published.with_name(home.published.name + ".wal").unlink(missing_ok=True)
             temporary.replace(home.published)
         finally:
             temporary.unlink(missing_ok=True)
@@ -70,6 +72,7 @@ def _copy_tables(connection: Connection, path: Path) -> None:
     for table in tables().values():
         if not table.parts and not table.internal:
             connection.execute(f"CREATE TABLE published.{table.name} AS SELECT * FROM {table.name}")  # noqa: S608
+    connection.execute("COMMIT")
     connection.execute("DETACH published")
 
 
@@ -81,8 +84,7 @@ def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
         for table in tables().values():
             if table.parts:
                 connection.execute(f"CREATE VIEW {table.name} AS {store.view(table.name, live)}")
-        for statement in PUBLISHED_VIEWS:
-            connection.execute(statement)
+        connection.execute(SCORES_WIDE)
         _comment(connection)
         set_meta(connection, "home", str(store.home.root))
         connection.execute("CHECKPOINT")

@@ -43,32 +43,45 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open the working store for an instant of reading; it blocks writers, so hold it no longer than a query."""
-        if not self.backend.exists():
-            with self.write():
-                pass
-        connection = open_waiting(self.backend, True, self.settings.lock_wait_seconds)
+        """Open one state of the working store; it may block writers, so hold it no longer than a query.
+
+        Raises :class:`UserError` when the store stays locked, or a newer Winnow wrote it.
+        """
+        connection = self._open_whole()
         try:
+            connection.execute("BEGIN")
             yield connection
         finally:
             connection.close()
 
+    def _open_whole(self) -> Connection:
+        """Open for reading, after creating the tables where there are none: no store yet, or its first write was cut off."""
+        if self.backend.exists():
+            connection = open_waiting(self.backend, True, self.settings.lock_wait_seconds)
+            try:
+                if _schema_version(connection) is not None:
+                    return connection
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+        with self.write():
+            pass
+        return open_waiting(self.backend, True, self.settings.lock_wait_seconds)
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open one transaction: committed when the block ends, rolled back when it raises, closed either way."""
-        connection = open_waiting(self.backend, False, self.settings.lock_wait_seconds)
-        try:
-            connection.execute("BEGIN")
+        with self.backend.turn(self.settings.lock_wait_seconds):
+            connection = open_waiting(self.backend, False, self.settings.lock_wait_seconds)
             try:
+                connection.execute("BEGIN")
                 _migrate(connection)
                 yield connection
                 set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
                 connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-        finally:
-            connection.close()
+            finally:
+                connection.close()  # what is not committed is rolled back
 
     @contextmanager
     def scratch(self, *names: str, only: Mapping[str, str] | None = None) -> Iterator[Connection]:
@@ -236,16 +249,24 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
     insert_row(connection, "meta", key=key, value=value)
 
 
-def _migrate(connection: Connection) -> None:
-    """Create what is missing; refuse a store that a newer Winnow wrote."""
-    connection.execute(tables()["meta"].create())
-    found = get_meta(connection, "schema_version")
+def _schema_version(connection: Connection) -> int | None:
+    """Return the schema version, None before there are tables. Raises :class:`UserError` for a newer Winnow's."""
+    there = connection.execute(
+        "SELECT 1 FROM information_schema.tables"
+        " WHERE table_catalog = current_database() AND table_schema = current_schema() AND table_name = 'meta'"
+    ).fetchone()
+    found = get_meta(connection, "schema_version") if there else None
     if found is not None and int(found) > SCHEMA_VERSION:
         raise UserError(
             f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: "
             "upgrade winnow, or use another WINNOW_HOME"
         )
-    if found is None:
+    return int(found) if found is not None else None
+
+
+def _migrate(connection: Connection) -> None:
+    """Create what is missing; refuse a store that a newer Winnow wrote."""
+    if _schema_version(connection) is None:
         for table in tables().values():
             if not table.parts:
                 connection.execute(table.create())
