@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from resources.partitions import SHARDS
-from resources.report import materialized, table_of
+from resources.report import materialized, skipped, table_of
 from resources.workspace import Workspace
 from winnow.stages.corpus import deliver
 from winnow.store.stage import Stage
@@ -30,6 +30,7 @@ def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[
     files = scan(workspace.paths, config.corpus)
     tables = ("shards", "occurrences", "quarantine", "documents")
     reasons: dict[str, int] = {}
+    processed, seconds = 0, 0.0
     for key in context.partition_keys:
         delivery = Delivery.load(workspace.paths, key).as_of_now(files)
         stage = Stage(store, "corpus", context.run_id, partition=key)
@@ -37,8 +38,8 @@ def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[
         for reason, count in report.reasons.items():
             reasons[reason] = reasons.get(reason, 0) + count
         if not report.changed:
-            context.log.info(f"corpus: nothing to do, {report.unchanged} files of {key} are unchanged")
             continue
+        processed, seconds = processed + stage.processed, seconds + stage.seconds
         context.log.info(
             f"{report.records} records in {report.shards} files: {report.occurrences} occurrences, "
             f"{report.quarantined} quarantined, {report.documents_added} new documents, "
@@ -46,6 +47,11 @@ def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[
         )
         for shard in report.failed:
             context.log.warning(f"{shard} failed: too many bad records; see quarantine for each")
+    if not seconds:
+        for table in tables:
+            yield skipped(context, store, table, f"every file of {', '.join(context.partition_keys)} is unchanged")
+        return
+    stage.processed, stage.seconds = processed, seconds
     counted = [{"reason": reason, "records": count} for reason, count in sorted(reasons.items())]
     for table in tables:
         extra = {"quarantined by reason": table_of(counted)} if table == "quarantine" else {}

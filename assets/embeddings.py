@@ -10,7 +10,7 @@ from resources.workspace import Workspace
 from winnow.stages.clusters import assign_new, current_clustering, fit_clustering, summarise
 from winnow.stages.corpus import corpus_digest
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stage import Stage, stage_key
+from winnow.store.stage import Stage, forget_keys, stage_key
 from winnow.store.store import add_parts
 
 DOCUMENTS_A_PART = 2_000
@@ -88,6 +88,7 @@ def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
     with store.write() as connection:
         clustering.write(connection, assigned)
         summarise(connection, clustering)
+        forget_keys(connection, "clusters")  # the table holds one clustering: an earlier key says nothing any more
         stage.finish(connection, len(assigned), output=clustering.name)
     summary = store.arrow(
         "SELECT cluster, documents, label FROM cluster_summary WHERE clustering = $name"

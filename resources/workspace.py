@@ -31,4 +31,5 @@ class Workspace(dg.ConfigurableResource):
         return str(local) if local.is_dir() else config.encoder.name
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        self.store().publish()
+        if context.run is not None:  # a sensor's look at the home publishes nothing
+            self.store().publish()

@@ -38,6 +38,8 @@ def curation(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Se
     if state.checkpoint not in context.instance.get_dynamic_partitions("checkpoints"):
         partitions = [CHECKPOINTS.build_add_request([state.checkpoint])]
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"curate:{state.key}", partition_key=state.checkpoint)],
+        run_requests=[
+            dg.RunRequest(run_key=f"curate:{state.newest}:{state.key}", partition_key=state.checkpoint),
+        ],
         dynamic_partitions_requests=partitions,
     )

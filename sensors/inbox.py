@@ -40,8 +40,10 @@ def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Senso
     except UserError:  # nothing has been published yet
         known = Known({}, 0)
     delivery = plan(files, known, ready)
-    if active_runs(context.instance, "ingest"):
-        return dg.SensorResult(skip_reason=dg.SkipReason("an earlier delivery is being read"), cursor=cursor)
+    if active_runs(
+        context.instance, "ingest", "curate"
+    ):  # one selection sees one corpus from its first step to its last
+        return dg.SensorResult(skip_reason=dg.SkipReason("waiting for runs in progress"), cursor=cursor)
     if not delivery:
         open_files = len(plan(files, known).files)
         waiting = f"; {open_files} not closed yet" if open_files else ""

@@ -7,6 +7,7 @@ import json
 import shutil
 import sysconfig
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from winnow.config import (
     load_config,
     save_config,
 )
+from winnow.config import Store as StoreSettings
 from winnow.home import Home
 from winnow.stages.checkpoints import current_checkpoint
 from winnow.stages.corpus import known_shards
@@ -107,6 +109,7 @@ def small_config(**sections: Mapping[str, Any]) -> Config:
         ),
         selection=Selection(budget_tokens=3_000, max_probes=60),
         train=Train(evaluations=2, judging_tokens=1_000),
+        store=StoreSettings(threads=1, memory_limit="500MB"),
     )
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=dict(changes)) for name, changes in sections.items()}
@@ -120,7 +123,9 @@ def write_corpus(home: Home, documents_a_source: int = 60) -> None:
         for source, modules in SOURCES.items()
     }
     reference = [
-        {"id": name, "text": text, "topic": name.split(".")[0]} for module in REFERENCE for name, text in docstrings(module)
+        {"id": name, "text": text, "topic": name.split(".")[0]}
+        for module in REFERENCE
+        for name, text in docstrings(module)
     ]
     for source, rows in records.items():
         records[source] = rows[:: max(1, len(rows) // documents_a_source)][:documents_a_source]
@@ -247,9 +252,7 @@ class World:
 def metadata_by_asset(result: dg.ExecuteInProcessResult) -> dict[str, Mapping[str, Any]]:
     """Return the metadata that a run reported, by asset."""
     return {
-        event.asset_key.to_user_string(): {
-            name: entry.value for name, entry in event.materialization.metadata.items()
-        }
+        event.asset_key.to_user_string(): {name: entry.value for name, entry in event.materialization.metadata.items()}
         for event in result.get_asset_materialization_events()
         if event.asset_key is not None
     }
@@ -264,3 +267,21 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A world and the results of the runs that made it."""
+
+    world: World
+    ingest: dg.ExecuteInProcessResult
+    curate: dg.ExecuteInProcessResult
+    train: dg.ExecuteInProcessResult
+
+
+def finished_world(root: Path) -> Finished:
+    """Run the whole job on a new small world."""
+    world = World.make(root)
+    ingest = world.ingest()
+    assert ingest is not None
+    return Finished(world, ingest, world.curate(), world.train())

@@ -8,8 +8,9 @@ and resource limits do not.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -228,17 +229,18 @@ def validate_config(raw: dict[str, Any], path: Path) -> Config:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            section = first["loc"][0] if len(first["loc"]) > 1 else None
-            allowed = _allowed(str(section) if section else None)
+            allowed = ", ".join(_section_at(first["loc"][:-1]).model_fields)
             raise UserError(f"{path}: unknown key '{key}'; allowed here: {allowed}") from error
         raise UserError(f"{path}: {key} = {first['input']!r}: {first['msg'].lower()}") from error
 
 
-def _allowed(section: str | None) -> str:
-    if section is None:
-        return ", ".join(Config.model_fields)
-    model = Config.model_fields[section].annotation
-    return ", ".join(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else section
+def _section_at(steps: Sequence[str | int]) -> type[BaseModel]:
+    """Return the section that a path of keys leads to, through lists and tables of sections."""
+    kind: Any = Config
+    for step in steps:
+        inside = isinstance(kind, type) and issubclass(kind, BaseModel)
+        kind = kind.model_fields[str(step)].annotation if inside else get_args(kind)[-1]
+    return kind
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever the order, the cut and the detours of deliveries, the tables end as one delivery of the final state leaves them."""
+"""Whatever the order, cut and detours of deliveries, the tables end as one delivery of the final state leaves them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from small_corpus import Record, SmallCorpus, reference_items
 
 from winnow.text.deliveries import Delivery, scan
 
-WORDS = "amber birch cedar delta ember fjord grove heron inlet juniper kelp larch moss north otter pine".split()
+WORDS = (
+    *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron"),
+    *("inlet", "juniper", "kelp", "larch", "moss", "north", "otter", "pine"),
+)
 """A text of 15 words has 11 shingles: with its last word changed it has a Jaccard of 10/12, with two words 9/13."""
 
 
@@ -62,9 +65,7 @@ priorities = st.fixed_dictionaries({}, optional={name: st.integers(-1, 1) for na
 
 def small(root: str, backend: str, ranked: Mapping[str, int]) -> SmallCorpus:
     corpus = {"sources": {name: {"priority": priority} for name, priority in ranked.items()}}
-    return SmallCorpus(
-        Path(root), backend, [REFERENCE, AVOIDED], corpus=corpus, contamination=CONTAMINATION
-    )
+    return SmallCorpus(Path(root), backend, [REFERENCE, AVOIDED], corpus=corpus, contamination=CONTAMINATION)
 
 
 def deliver_some(corpus: SmallCorpus, order: Sequence[str], most: int) -> None:
@@ -114,7 +115,7 @@ SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Health
 
 
 @pytest.mark.slow
-@settings(max_examples=10, derandomize=True, **SLOW)
+@settings(max_examples=8, derandomize=True, **SLOW)
 @given(st.lists(steps, min_size=3, max_size=8), priorities)
 def test_any_sequence_of_deliveries_ends_as_one_delivery_of_the_final_state(steps, ranked):
     ends_as_one_delivery("file", steps, ranked)
@@ -170,8 +171,14 @@ def test_a_detour_leaves_no_trace(steps):
 
 
 @pytest.mark.slow
-def test_a_long_detour_leaves_no_trace_on_the_lake(lake):
-    ends_as_one_delivery(lake, [step for detour in list(DETOURS.values())[:3] for step in detour], {"books": -1})
+def test_the_lake_ends_in_the_tables_of_the_file(lake):
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        wandered, direct = small(first, lake, {"books": -1}), small(second, "file", {"books": -1})
+        for shard, lines in wander(wandered, DETOURS["a keeper comes and goes"]).items():
+            direct.write(shard, lines)
+        direct.deliver()
+        direct.judge()
+        assert wandered.tables() == direct.tables()
 
 
 documents = st.lists(
@@ -180,7 +187,7 @@ documents = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=5, derandomize=True, **SLOW)
+@settings(max_examples=4, derandomize=True, **SLOW)
 @given(documents, st.data(), priorities)
 def test_how_documents_are_cut_into_files_and_ticks_changes_nothing_about_them(documents, data, ranked):
     """One file a source in one delivery, against any cut into files, each a delivery of its own, in any order."""

@@ -44,7 +44,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def store(tmp_path: Path, backend: str) -> Store:
     """A store in a folder whose name needs quoting."""
-    return Store(Home(tmp_path / "it's a \"home\" of, mine"), StoreSettings(backend=backend, lock_wait_seconds=20))
+    return Store(Home(tmp_path / 'it\'s a "home" of, mine'), StoreSettings(backend=backend, lock_wait_seconds=20))
 
 
 @pytest.fixture
@@ -62,8 +62,3 @@ def process(store: Store) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         if other.poll() is None:
             other.kill()
         other.communicate()
-
-
-def wait_until_ready(other: subprocess.Popen[str]) -> None:
-    assert other.stdout is not None
-    assert other.stdout.readline() == "ready\n"

@@ -17,7 +17,7 @@ from winnow.store.store import get_meta, insert, insert_row, load, replace_rows,
 
 VALUES = {
     "UUID": [uuid.UUID(int=2**127 + 5), uuid.UUID(int=1)],
-    "VARCHAR": ["it's \"quoted\" \N{GREEK SMALL LETTER OMEGA} \U0001f600\nnext", ""],
+    "VARCHAR": ['it\'s "quoted" \N{GREEK SMALL LETTER OMEGA} \U0001f600\nnext', ""],
     "BLOB": [b"\x00\xff'\"", b""],
     "DOUBLE": [0.1 + 0.2, -1e-300],
     "BIGINT": [2**63 - 1, -(2**63)],
@@ -35,9 +35,7 @@ IN_PARTS = [table.name for table in tables().values() if table.parts]
 
 def full_rows(name: str) -> pa.Table:
     """Return two rows of extreme values and one of nulls."""
-    columns = {
-        column: pa.array([*VALUES[kind], None], ARROW_TYPES[kind]) for column, kind, _ in tables()[name].columns
-    }
+    columns = {column: pa.array([*VALUES[kind], None], ARROW_TYPES[kind]) for column, kind, _ in tables()[name].columns}
     return pa.table(columns)
 
 

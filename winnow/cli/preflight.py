@@ -18,8 +18,8 @@ from winnow.text.readers import FieldMap, Limits, ShardReader
 NEEDS_REFERENCE = ("contamination", "embeddings", "model", "influence", "selection", "mixture")
 
 
-def check_before_run(home: Home, config: Config, until: str | None) -> None:
-    """Raise :class:`UserError` for a missing corpus, reference or encoder, an impossible budget or a bad setting."""
+def check_before_run(home: Home, config: Config, until: str | None, checkpoint: str | None = None) -> None:
+    """Raise :class:`UserError` for a missing corpus, reference, encoder or checkpoint, a bad budget or setting."""
     files = scan(home, config.corpus)
     if not files:
         places = ", ".join(str(home.resolve(location.root)) for location in config.corpus.locations)
@@ -39,6 +39,8 @@ def check_before_run(home: Home, config: Config, until: str | None) -> None:
             read_evaluation_set(name, home.resolve(path))
         _check_encoder(home, config)
         _check_model(home, config)
+    if checkpoint:
+        _check_checkpoint(home, config, checkpoint)
     _check_budget(config, files)
 
 
@@ -47,6 +49,25 @@ def _check_encoder(home: Home, config: Config) -> None:
 
     local = home.resolve(config.encoder.name)
     resolve_encoder(str(local) if local.is_dir() else config.encoder.name)
+
+
+def _check_checkpoint(home: Home, config: Config, name: str) -> None:
+    from winnow.stages.checkpoints import initial_checkpoint
+    from winnow.store.store import open_published
+    from winnow.train.checkpoint import problem
+
+    if name == initial_checkpoint(config):
+        return
+    try:
+        with open_published(home) as connection:
+            if connection.execute("SELECT 1 FROM checkpoints WHERE checkpoint = $name", {"name": name}).fetchone():
+                return
+    except UserError:  # nothing has been published yet
+        pass
+    path = home.checkpoints / name
+    wrong = problem(path)
+    if wrong:
+        raise UserError(f"--checkpoint {name}: {path}: {wrong}")
 
 
 def _check_model(home: Home, config: Config) -> None:

@@ -24,7 +24,8 @@ def sql(options: argparse.Namespace) -> int:
             columns = [column[0] for column in cursor.description or ()]
             rows = cursor.fetchall()
         except duckdb.Error as error:
-            raise UserError(f"the query failed: {error}") from error
+            told = str(error).partition("\n\nLINE ")[0]  # without the echo of the query
+            raise UserError(f"the query failed: {' '.join(told.split())}") from error
     show(columns, rows, options.format)
     return 0
 

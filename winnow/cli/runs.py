@@ -36,11 +36,12 @@ def demo(options: argparse.Namespace) -> int:
         raise UserError(
             f"{home.root} holds a corpus of your own: give the demo another place, WINNOW_HOME=DIR make demo"
         )
+    project = _checkout(options)
     gathered = gather(home)
     print(gathered, file=sys.stderr)
     config = load_config(home.config) if home.config.exists() else demo_config()
     save_config(config, home.config)
-    runner = Runner(home, _checkout(options), config)
+    runner = Runner(home, project, config)
     from winnow.stages.checkpoints import initial_checkpoint
 
     code = runner.everything(until=None, checkpoint=initial_checkpoint(config), train=True)
@@ -55,10 +56,11 @@ def run(options: argparse.Namespace) -> int:
     home = _home(options)
     before = load_config(home.config)
     config = _configured(before, options)
-    check_before_run(home, config, options.until)
+    project = _checkout(options)
+    check_before_run(home, config, options.until, options.checkpoint)
     if config != before or not home.config.exists():
         save_config(config, home.config)
-    runner = Runner(home, _checkout(options), config)
+    runner = Runner(home, project, config)
     code = runner.everything(options.until, options.checkpoint, train=not options.no_train)
     if code == 0 and options.until in (None, "mixture"):
         print_summary(home, runner.run_ids, {}, time.monotonic() - started)
@@ -119,7 +121,8 @@ class Runner:
         if delivery:
             delivery.save(self.home)
             self.instance.add_dynamic_partitions("shards", [delivery.key])
-        live = [batch for (batch,) in store.query("SELECT DISTINCT batch FROM shards")]
+        live = [batch for (batch,) in store.query("SELECT DISTINCT batch FROM shards ORDER BY batch")]
+        self.instance.add_dynamic_partitions("shards", live)  # known already, unless Dagster's own home is a new one
         keys = [key for key in self.instance.get_dynamic_partitions("shards") if key in {*live, delivery.key}]
         # One run over all live batches: those that are finished have nothing to do, those that were cut short go on.
         tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}

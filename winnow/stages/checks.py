@@ -37,12 +37,15 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
     tokenizer = stored_checkpoint(store, row["checkpoint"]).tokenizer
     with store.read() as connection:
         unequal = funnel_problems(funnel(connection, row["selection"], tokenizer))
-    rows = read_manifest(store.home.resolve(row["path"])).rows
+    manifest = read_manifest(store.home.resolve(row["path"]))
+    rows = manifest.rows
     ids = ids_to_numpy(rows["doc_id"])
     documents = pa.table({"doc_id": ids_from_numpy(ids[np.argsort(ids_as_keys(ids), order=("high", "low"))])})
     leaking = _leaking(store, config, documents)
     pairs = _pairs_inside(store, config, documents)
-    verification = verify_manifest(store.home.resolve(row["path"]))
+    problems = verify_manifest(store.home.resolve(row["path"])).problems
+    if manifest.digest != row["digest"]:
+        problems = [*problems, f"the store knows {row['version']} by digest {row['digest']}, its folder has another"]
     tokens = sum(
         count * times for count, times in zip(rows["tokens"].to_pylist(), rows["repeats"].to_pylist(), strict=True)
     )
@@ -56,7 +59,7 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
         Outcome("no_reference_leakage", name, not leaking, leaking or f"{len(rows)} documents compared anew"),
         Outcome("no_duplicate_pair", name, not pairs, pairs or f"{len(rows)} documents sketched and compared anew"),
         Outcome("within_budget", name, tokens <= budget, f"{tokens:,} of {budget:,} tokens"),
-        Outcome("digest_verifies", name, verification.ok, "; ".join(verification.problems) or row["digest"]),
+        Outcome("digest_verifies", name, not problems, "; ".join(problems) or row["digest"]),
         Outcome(
             "influence_model_above_floor", name, used,
             f"held-out Spearman {model[-1][0]:.3f}" if used and model else str(model[-1][1] if model else "no model"),

@@ -24,13 +24,18 @@ SEMANTIC = (
 
 @dataclass(frozen=True)
 class CurationState:
-    """The present state: documents, checkpoint, reference, configuration; ``manifest`` answers to it, if any does."""
+    """The present state: documents, checkpoint, reference, configuration; ``manifest`` answers to it, if any does.
+
+    Only the checkpoint's newest manifest can answer: a state that returns after another one (a file is withdrawn again)
+    gets a version of its own. ``newest`` is that manifest, whatever it answers to.
+    """
 
     key: str
     checkpoint: str
     documents: int
     reference: str
     manifest: str | None
+    newest: str | None
 
 
 def curation_state(connection: Connection, config: Config, home: Home, checkpoint: str | None = None) -> CurationState:
@@ -50,11 +55,14 @@ def curation_state(connection: Connection, config: Config, home: Home, checkpoin
         }
     )
     found = connection.execute(
-        "SELECT version FROM manifests WHERE state = $key ORDER BY len(version) DESC, version DESC LIMIT 1",
-        {"key": key},
+        "SELECT version, state FROM manifests WHERE checkpoint = $checkpoint"
+        " ORDER BY len(version) DESC, version DESC LIMIT 1",
+        {"checkpoint": checkpoint},
     ).fetchone()
+    newest, answers_to = found or (None, None)
     documents = connection.execute("SELECT count(*) FROM documents").fetchone()
-    return CurationState(key, checkpoint, documents[0] if documents else 0, reference, found[0] if found else None)
+    manifest = newest if answers_to == key else None
+    return CurationState(key, checkpoint, documents[0] if documents else 0, reference, manifest, newest)
 
 
 def _digest(home: Home, path: str) -> str:

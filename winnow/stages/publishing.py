@@ -42,10 +42,17 @@ class Made:
 
 
 def manifest_key(store: Store, loop: Loop) -> str:
-    """Return the key of a manifest: the selection, and the state of corpus and configuration it answers to."""
+    """Return the key of a manifest: the selection, the state of corpus and configuration, and the version before it.
+
+    So a state that returns after another manifest was made gets a version of its own.
+    """
     with store.read() as connection:
         state = curation_state(connection, loop.config, store.home, loop.checkpoint.name)
-    return stage_key("manifests", "1", selection=selection_name(store, loop), state=state.key)
+        answer = connection.execute(
+            "SELECT parent FROM manifests WHERE version = $version", {"version": state.manifest}
+        ).fetchone()
+        parent = answer[0] if answer else _newest(connection)
+    return stage_key("manifests", "1", selection=selection_name(store, loop), state=state.key, parent=parent)
 
 
 def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:

@@ -69,7 +69,8 @@ def train_on_manifest(store: Store, config: Config, checkpoint: str, run_id: str
     """Train on the newest manifest of a checkpoint and save the result as the next checkpoint folder."""
     plan = _plan(store, config, checkpoint, "train_stage", pack=False)
     stage = Stage(store, "train_stage", run_id, plan.key, checkpoint)
-    name = f"{plan.manifest['version']}-{plan.key[:8]}"
+    # A manifest equal to an earlier one has been trained on under that one's name.
+    name = stage.done or f"{plan.manifest['version']}-{plan.key[:8]}"
     path = store.home.checkpoints / name
     if stage.done is not None and path.is_dir():
         return TrainedStage(path, skipped=f"{path.name} was trained on {plan.manifest['version']}")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import importlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 import duckdb
 
@@ -39,10 +40,6 @@ class Backend(Protocol):
 
     def exists(self) -> bool: ...
 
-    def turn(self, deadline_seconds: float) -> AbstractContextManager[None]:
-        """Hold the turn to write; opening for writing may be turn enough."""
-        ...
-
 
 def configure(connection: duckdb.DuckDBPyConnection, settings: StoreSettings, scratch: Path) -> None:
     """Apply memory limit, threads and temporary folder to a connection."""
@@ -66,9 +63,6 @@ class FileBackend:
     def exists(self) -> bool:
         return self.path.exists()
 
-    def turn(self, deadline_seconds: float) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(self.path, read_only=read_only, config=dict(SETTINGS))
@@ -77,10 +71,7 @@ class FileBackend:
 
 
 class LakeBackend:
-    """DuckLake: catalog in SQLite, data as Parquet; readers never wait, writers take turns.
-
-    Two transactions that change the same rows would conflict at commit and one be lost, so a lock file orders them.
-    """
+    """DuckLake: catalog in SQLite, data as Parquet; readers never wait."""
 
     name = "lake"
 
@@ -90,13 +81,6 @@ class LakeBackend:
 
     def exists(self) -> bool:
         return self.catalog.exists()
-
-    @contextmanager
-    def turn(self, deadline_seconds: float) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "write.lock").open("w") as lock:
-            waiting(lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB), deadline_seconds)
-            yield
 
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +129,37 @@ def make_backend(folder: Path, settings: StoreSettings, scratch: Path) -> Backen
     return kinds[settings.backend](folder, settings, scratch)
 
 
+@contextmanager
+def writing_turn(folder: Path, deadline_seconds: float) -> Iterator[None]:
+    """Hold the turn to write. Raises :class:`UserError` naming the holder at the deadline.
+
+    Neither backend is enough: threads share a DuckDB file's lock, and DuckLake lets transactions run side by side; both
+    then refuse the later of two commits that touch the same row.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "write.lock").open("a+") as lock:
+        waiting(lambda: _take(lock), deadline_seconds)
+        lock.truncate(0)
+        lock.write(f"PID {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def _take(lock: IO[str]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise BlockingIOError(f"it is being written by {lock.read() or 'another process'}") from error
+
+
 def open_waiting(backend: Backend, read_only: bool, deadline_seconds: float) -> duckdb.DuckDBPyConnection:
     """Open the store, waiting while another process holds the lock. Raises :class:`UserError` at the deadline."""
     return waiting(lambda: backend.open(read_only), deadline_seconds)
 
 
 def waiting(attempt: Callable[[], T], deadline_seconds: float) -> T:
-    """Try until nobody else holds the store, with jitter. Raises :class:`UserError` naming the holder at the deadline."""
+    """Try until nobody else holds the store. Raises :class:`UserError` naming the holder at the deadline."""
     end = time.monotonic() + deadline_seconds
     delay = 0.01
     while True:

@@ -14,6 +14,7 @@ import duckdb
 
 from winnow.errors import UserError
 from winnow.store.backends import SETTINGS, configure
+from winnow.store.dictionary import SCORES_WIDE as WIDE_COLUMNS
 from winnow.store.schema import tables
 from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, quoted, set_meta
 
@@ -94,10 +95,13 @@ def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
 
 def _comment(connection: Connection) -> None:
     """Carry every column's meaning into the published file, where DESCRIBE-like tools can show it."""
-    for table in tables().values():
-        kind = "VIEW" if table.parts else "TABLE"
-        if table.internal:
-            continue
-        connection.execute(f"COMMENT ON {kind} {table.name} IS '{quoted(table.meaning)}'")
-        for column, _, meaning in table.columns:
-            connection.execute(f"COMMENT ON COLUMN {table.name}.\"{column}\" IS '{quoted(meaning)}'")
+    described = [
+        ("VIEW" if table.parts else "TABLE", table.name, table.meaning, table.columns)
+        for table in tables().values()
+        if not table.internal
+    ]
+    described.append(("TABLE", "scores_wide", "A document's current judgements side by side.", WIDE_COLUMNS))
+    for kind, name, meaning, columns in described:
+        connection.execute(f"COMMENT ON {kind} {name} IS '{quoted(meaning)}'")
+        for column, _, explained in columns:
+            connection.execute(f"COMMENT ON COLUMN {name}.\"{column}\" IS '{quoted(explained)}'")

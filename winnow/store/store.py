@@ -20,7 +20,7 @@ import pyarrow as pa
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backends import SETTINGS, configure, is_busy, make_backend, open_waiting
+from winnow.store.backends import SETTINGS, configure, is_busy, make_backend, open_waiting, writing_turn
 from winnow.store.parts import Part, conform, write_parts
 from winnow.store.schema import SCHEMA_VERSION, Table, tables
 
@@ -55,7 +55,7 @@ class Store:
             connection.close()
 
     def _open_whole(self) -> Connection:
-        """Open for reading, after creating the tables where there are none: no store yet, or its first write was cut off."""
+        """Open for reading; where there are no tables (no store, or its first write was cut off), create them first."""
         if self.backend.exists():
             connection = open_waiting(self.backend, True, self.settings.lock_wait_seconds)
             try:
@@ -72,11 +72,13 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open one transaction: committed when the block ends, rolled back when it raises, closed either way."""
-        with self.backend.turn(self.settings.lock_wait_seconds):
+        with writing_turn(self.home.store, self.settings.lock_wait_seconds):
             connection = open_waiting(self.backend, False, self.settings.lock_wait_seconds)
             try:
+                known = _schema_version(connection)
                 connection.execute("BEGIN")
-                _migrate(connection)
+                if known is None:
+                    _create_tables(connection)
                 yield connection
                 set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
                 connection.execute("COMMIT")
@@ -251,11 +253,10 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
 
 def _schema_version(connection: Connection) -> int | None:
     """Return the schema version, None before there are tables. Raises :class:`UserError` for a newer Winnow's."""
-    there = connection.execute(
-        "SELECT 1 FROM information_schema.tables"
-        " WHERE table_catalog = current_database() AND table_schema = current_schema() AND table_name = 'meta'"
-    ).fetchone()
-    found = get_meta(connection, "schema_version") if there else None
+    try:
+        found = get_meta(connection, "schema_version")
+    except duckdb.CatalogException:
+        return None
     if found is not None and int(found) > SCHEMA_VERSION:
         raise UserError(
             f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: "
@@ -264,13 +265,11 @@ def _schema_version(connection: Connection) -> int | None:
     return int(found) if found is not None else None
 
 
-def _migrate(connection: Connection) -> None:
-    """Create what is missing; refuse a store that a newer Winnow wrote."""
-    if _schema_version(connection) is None:
-        for table in tables().values():
-            if not table.parts:
-                connection.execute(table.create())
-        set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+def _create_tables(connection: Connection) -> None:
+    for table in tables().values():
+        if not table.parts:
+            connection.execute(table.create())
+    set_meta(connection, "schema_version", str(SCHEMA_VERSION))
 
 
 def _filter(table: Table, only: Mapping[str, str]) -> str:

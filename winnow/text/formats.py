@@ -68,7 +68,8 @@ def discover(root: Path, include: Sequence[str]) -> list[Path]:
                 continue
             here = (*parts, entry.name)
             if _is_folder(entry):
-                (links if entry.is_symlink() else folders).append(here)
+                if any(_leads_to(here, pattern) for pattern in patterns):
+                    (links if entry.is_symlink() else folders).append(here)
             elif _is_delivered(entry) and any(_matches(here, pattern) for pattern in patterns):
                 found.append(_utf8_name(root, here))
         links.sort(reverse=True)
@@ -123,3 +124,12 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
     return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _leads_to(folder: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Say whether a file below a folder can match, so that nothing else is walked."""
+    if not folder:
+        return bool(pattern)
+    if not pattern:
+        return False
+    return pattern[0] == "**" or (fnmatchcase(folder[0], pattern[0]) and _leads_to(folder[1:], pattern[1:]))

@@ -1,0 +1,21 @@
+"""The base world of the tests that need a finished run; it is made once, and nobody changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from worlds import Finished, World, finished_world
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A world after ingest, curate and train, with what those runs reported."""
+    return finished_world(tmp_path_factory.mktemp("base") / "home")
+
+
+@pytest.fixture
+def copy_of_base(finished: Finished, tmp_path: Path) -> Callable[[str], World]:
+    """Make worlds of one's own that start where the base world stands."""
+    return lambda name: finished.world.copy(tmp_path / name)
