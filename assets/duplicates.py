@@ -9,6 +9,7 @@ from resources.report import materialized, picture, skipped
 from resources.workspace import Workspace
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.duplicates import group_duplicates, pair_new_documents
+from winnow.stages.loop import require_judged
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage, stage_key
 from winnow.store.store import add_parts
@@ -61,6 +62,7 @@ def duplicate_pairs(context: dg.AssetExecutionContext, workspace: Workspace) -> 
     )
     if stage.done is not None:
         return skipped(context, store, "duplicate_pairs", "no document is new since the last comparison")
+    require_judged(store, "sketches", "scheme", plan.scheme)
     paired = pair_new_documents(store, stage, plan.scheme, settings.threshold)
     found = paired.candidates
     context.log.info(

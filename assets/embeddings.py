@@ -9,6 +9,7 @@ from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
 from winnow.stages.clusters import assign_new, current_clustering, fit_clustering, summarise
 from winnow.stages.corpus import corpus_digest
+from winnow.stages.loop import require_judged
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage, forget_keys, stage_key
 from winnow.store.store import add_parts
@@ -74,6 +75,7 @@ def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
     store, config = workspace.store(), workspace.config()
     settings = config.encoder
     model = encoder_digest(resolve_encoder(workspace.encoder_location(config)), settings.dtype, settings.max_tokens)
+    require_judged(store, "embeddings", "model", model)
     clustering = current_clustering(store, config, model)
     if clustering is None:
         clustering = fit_clustering(store, config, model, context.run_id)

@@ -234,3 +234,22 @@ def test_an_influence_model_below_its_floor_is_not_used_and_the_manifest_says_so
     assert scores == [(None,)]
     assert world.processed_since(runs).get("scores") is None
     assert world.value("SELECT count(*) FROM costs WHERE stage = 'probes'") == 2  # one look at what is measured already
+
+
+def test_a_changed_setting_of_a_judgement_needs_the_judgement_anew(copy_of_base: Callable[[str], World]) -> None:
+    world = copy_of_base("settings")
+    stricter = {**small_config().quality.gopher, "min_words": 40}
+    world.configure(small_config(quality={"gopher": stricter}))
+    result = world.curate(raise_on_error=False)
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "documents have no signals of the present configuration" in str(failure.event_specific_data)
+    assert world.digests() == [read_manifest(world.home.manifests / "v0001").digest]
+
+    rejected = "SELECT count(*) FROM signals WHERE NOT gopher_passed"
+    before = world.value(rejected)
+    world.ingest_batch(world.value("SELECT DISTINCT batch FROM shards"))
+    assert world.value(rejected) > before
+    world.curate()
+    assert len(world.digests()) == 2
+    words = "SELECT min(words) FROM signals JOIN decisions USING (doc_id) JOIN manifests USING (selection)"
+    assert world.value(f"{words} WHERE manifests.version = 'v0002' AND verdict = 'selected'") >= 40

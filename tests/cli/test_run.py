@@ -185,18 +185,14 @@ def test_broken_files_among_good_ones_hold_up_nothing_and_are_counted(
 
 def test_two_globs_share_a_root_and_a_source_is_a_folder(case: Case) -> None:
     news, law = (str(case.root / "files" / name / "*.jsonl") for name in ("news", "law"))
-    assert (
-        case.run("--corpus", news, "--corpus", f"{case.root}/files/news/../law/*.jsonl", "--until", "corpus") == 0
-    )
+    assert case.run("--corpus", news, "--corpus", f"{case.root}/files/news/../law/*.jsonl", "--until", "corpus") == 0
     assert open_store(case.home).query("SELECT DISTINCT source FROM documents ORDER BY ALL") == [("law",), ("news",)]
     assert case.run("--corpus", f"{news} {law}", "--until", "corpus") == 0
     assert case.run("--corpus", str(case.root / "files" / "{news,law}" / "*.jsonl"), "--until", "corpus") == 0
     assert open_store(case.home).query("SELECT count(*), count(DISTINCT batch) FROM shards") == [(2, 1)]
 
 
-def test_globs_that_lie_far_apart_read_nothing_that_lies_between(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_globs_that_lie_far_apart_read_nothing_that_lies_between(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     from winnow.text import formats
 
     (case.root / "elsewhere" / "deep").mkdir(parents=True)
@@ -204,7 +200,12 @@ def test_globs_that_lie_far_apart_read_nothing_that_lies_between(
     listed: list[Path] = []
     listing = formats._listing
     monkeypatch.setattr(formats, "_listing", lambda folder: (listed.append(folder), listing(folder))[1])
-    arguments = ("--corpus", str(case.root / "files" / "news" / "*.jsonl"), "--corpus", str(case.root / "other" / "place" / "*"))
+    arguments = (
+        "--corpus",
+        str(case.root / "files" / "news" / "*.jsonl"),
+        "--corpus",
+        str(case.root / "other" / "place" / "*"),
+    )
     assert case.run(*arguments, "--until", "corpus") == 0
     assert {path.relative_to(case.root).as_posix() for path in listed} == {
         ".", "files", "files/news", "other", "other/place",

@@ -236,7 +236,7 @@ def test_the_corpus_digest_does_not_depend_on_how_rows_are_batched(corpus):
             return type("Rows", (), {"to_arrow_reader": lambda _, size: rows.to_arrow_table().to_batches(3)})()
 
     with corpus.store.read() as connection:
-        digest = corpus_stage._digest_documents(InBatches(connection))
+        digest = corpus_stage._digest_documents(InBatches(connection))  # type: ignore[arg-type]
     assert digest == corpus_digest(corpus.store)
 
 

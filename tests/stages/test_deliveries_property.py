@@ -111,7 +111,7 @@ def ends_as_one_delivery(backend: str, steps: Sequence[tuple[str, Any, Any]], ra
         assert not wandered.waiting()
 
 
-SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+SLOW: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +44,7 @@ def nearly(text: str) -> str:
 GOOD = [prose(seed) for seed in range(6)]
 
 
-BUDGET = {"selection": {"budget_tokens": 10 * TOKENS}}
+BUDGET: dict[str, Any] = {"selection": {"budget_tokens": 10 * TOKENS}}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PREAMBLE = """
 import sys, time
 from pathlib import Path
+from typing import Literal
 import duckdb, pyarrow as pa
 from winnow.config import Store as StoreSettings
 from winnow.home import Home
@@ -37,12 +39,12 @@ def ready():
         pytest.param("lake", marks=pytest.mark.skipif(not LAKE, reason="the DuckDB extension wheels are absent")),
     ]
 )
-def backend(request: pytest.FixtureRequest) -> str:
+def backend(request: pytest.FixtureRequest) -> Literal["file", "lake"]:
     return request.param
 
 
 @pytest.fixture
-def store(tmp_path: Path, backend: str) -> Store:
+def store(tmp_path: Path, backend: Literal["file", "lake"]) -> Store:
     """A store in a folder whose name needs quoting."""
     return Store(Home(tmp_path / 'it\'s a "home" of, mine'), StoreSettings(backend=backend, lock_wait_seconds=20))
 

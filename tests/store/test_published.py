@@ -121,9 +121,11 @@ def shell(store):
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(other)
+        assert other.stdin and other.stdout
         first = other.stdout.readline().strip()
 
         def ask() -> str:
+            assert other.stdin and other.stdout
             other.stdin.write("\n")
             other.stdin.flush()
             return other.stdout.readline().strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import uuid
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from winnow.store.parts import ARROW_TYPES
 from winnow.store.schema import SCHEMA_VERSION, tables
 from winnow.store.store import get_meta, insert, insert_row, load, replace_rows, set_meta
 
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "UUID": [uuid.UUID(int=2**127 + 5), uuid.UUID(int=1)],
     "VARCHAR": ['it\'s "quoted" \N{GREEK SMALL LETTER OMEGA} \U0001f600\nnext', ""],
     "BLOB": [b"\x00\xff'\"", b""],

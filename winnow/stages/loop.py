@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from winnow.config import Config
+from winnow.errors import UserError
+from winnow.quality.judge import quality_version
 from winnow.selection import Arms, build_arms
 from winnow.stages.checkpoints import StoredCheckpoint, stored_checkpoint
 from winnow.stages.clusters import Clustering, stored_clustering
 from winnow.stages.pool import Pool, candidate_pool
 from winnow.stages.references import StoredSet, stored_reference
+from winnow.store.judgements import pending
 from winnow.store.stage import stage_key
 from winnow.store.store import Store
 
@@ -47,8 +50,22 @@ class Loop:
         return build_arms(self.pool.ids, candidates["cluster"].to_numpy(), candidates["tokens"].to_numpy())
 
 
+def require_judged(store: Store, table: str, version_column: str, version: str) -> None:
+    """Raise :class:`UserError` when documents lack a judgement of a ``shards`` partition as it is configured now.
+
+    After a change of the configuration the old judgements say nothing any more.
+    """
+    missing = len(pending(store, table, version_column, version))
+    if missing:
+        raise UserError(
+            f"{missing} documents have no {table} of the present configuration: run `winnow run`, or materialize "
+            f"`{table}` for every `shards` partition"
+        )
+
+
 def open_loop(store: Store, config: Config, checkpoint: str) -> Loop:
     """Gather the state of one checkpoint. Raises ``LookupError`` or ``UserError`` naming what is not materialized."""
+    require_judged(store, "signals", "version", quality_version(config.quality))
     found = stored_checkpoint(store, checkpoint)
     clustering = stored_clustering(store)
     pool = candidate_pool(store, config, clustering.name, found.tokenizer)
