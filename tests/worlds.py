@@ -1,4 +1,4 @@
-"""Small worlds: a home with real English text from the standard library's docstrings, and the jobs run in this process."""
+"""Small worlds: homes with real English text, the standard library's docstrings, and the jobs run in this process."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ class World:
 
     def execute(self, job: str, **how: Any) -> dg.ExecuteInProcessResult:
         definition = definitions.defs.resolve_job_def(job)
-        quiet = {"loggers": {"progress": {"config": {}}}}
+        quiet: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
         return definition.execute_in_process(
             instance=self.instance,
             run_config=how.pop("run_config", quiet),

@@ -202,7 +202,10 @@ def test_a_new_checkpoint_measures_anew_and_leaves_the_older_one_as_it_was(
     ]
     assert world.rows("SELECT parent, manifest FROM checkpoints WHERE checkpoint = $new", new=new) == [(old, "v0001")]
     assert {name: world.rows(query, old=old) for name, query in judged.items()} == before
-    kept = "SELECT * FROM bandit_rounds WHERE selection IN (SELECT selection FROM manifests WHERE checkpoint = $old) ORDER BY ALL"
+    kept = (
+        "SELECT * FROM bandit_rounds SEMI JOIN (SELECT selection FROM manifests WHERE checkpoint = $old) m"
+        " USING (selection) ORDER BY ALL"
+    )
     assert world.rows(kept, old=old) == rounds
 
     runs = world.runs()
@@ -238,7 +241,7 @@ def test_an_influence_model_below_its_floor_is_not_used_and_the_manifest_says_so
 
 def test_a_changed_setting_of_a_judgement_needs_the_judgement_anew(copy_of_base: Callable[[str], World]) -> None:
     world = copy_of_base("settings")
-    stricter = {**small_config().quality.gopher, "min_words": 40}
+    stricter = {**small_config().quality.gopher, "min_words": 40.0}
     world.configure(small_config(quality={"gopher": stricter}))
     result = world.curate(raise_on_error=False)
     [failure] = [event for event in result.all_events if event.is_step_failure]

@@ -179,7 +179,7 @@ def test_an_unknown_version_is_one_sentence_that_names_those_there_are(shell: Sh
 
 def original_id(finished: Finished, reason: str) -> str:
     return finished.world.value(
-        "SELECT original_id FROM decisions JOIN documents USING (doc_id) WHERE reason = $reason ORDER BY original_id LIMIT 1",
+        "SELECT min(original_id) FROM decisions JOIN documents USING (doc_id) WHERE reason = $reason",
         reason=reason,
     )
 

@@ -98,7 +98,8 @@ def test_a_setting_that_changes_no_choice_asks_for_nothing(world: World) -> None
 def test_a_state_that_returns_after_another_manifest_is_asked_for_under_a_new_key(world: World) -> None:
     with world.store.write() as connection:
         connection.execute(
-            "INSERT INTO manifests SELECT * REPLACE ('v0002' AS version, 'v0001' AS parent, 'other' AS state) FROM manifests"
+            "INSERT INTO manifests"
+            " SELECT * REPLACE ('v0002' AS version, 'v0001' AS parent, 'other' AS state) FROM manifests"
         )
     world.store.publish()
     [request] = tick(world).run_requests or ()

@@ -347,12 +347,17 @@ def _count(connection: Connection, table: str) -> int:
 
 
 def _drop_judgements(connection: Connection) -> None:
-    """Delete what was judged of documents that no longer exist; parts only hide theirs. Past decisions stay."""
+    """Delete what was judged of documents that no longer exist; parts only hide theirs.
+
+    Past decisions stay, and so do probes and which documents opened a checkpoint's bandit: one that comes back finds
+    them, so that it ends where it would have been without the detour.
+    """
     for table in tables().values():
-        if table.document and not table.parts and table.name != "decisions":
+        if table.document and not table.parts and table.name not in ("decisions", "probes", "judged"):
             connection.execute(
                 f"DELETE FROM {table.name} WHERE {table.document} IN (SELECT doc_id FROM vanished)"  # noqa: S608
             )
+    connection.execute("DELETE FROM judged WHERE stage <> 'probes' AND doc_id IN (SELECT doc_id FROM vanished)")
     connection.execute(
         "DELETE FROM duplicate_pairs"
         " WHERE doc_a IN (SELECT doc_id FROM vanished) OR doc_b IN (SELECT doc_id FROM vanished)"

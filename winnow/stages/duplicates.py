@@ -144,21 +144,34 @@ def group_duplicates(store: Store, stage: Stage, scheme: str, priorities: Mappin
 
 
 def pairs_among(store: Store, documents: pa.Table, plan: SketchPlan) -> pa.Table:
-    """Sketch documents anew, whatever the store holds, and return the pairs among them that reach the threshold.
+    """Sketch documents anew, whatever pairs the store holds, and return those among them that reach the threshold.
 
-    ``documents`` has ``doc_id``, sorted. Columns: doc_a, doc_b, similarity.
+    ``documents`` has ``doc_id``, sorted. Columns: doc_a, doc_b, similarity. Candidates are those of the corpus: in a
+    bucket that is oversize there (boilerplate), only pairs with one of its centers.
     """
     from winnow.dedup.sketch import sketch
     from winnow.dedup.verify import verify_pairs
 
     bands = [sketch(texts, plan).bands for texts in texts_of(store, documents)]
+    centers = store.arrow(
+        "SELECT band, key, doc_id FROM bucket_centers WHERE scheme = $scheme", {"scheme": plan.scheme}
+    )
     with store.scratch() as connection:
-        load(connection, "bands", pa.concat_tables(bands) if bands else _no_bands())
+        load(connection, "every_band", pa.concat_tables(bands) if bands else _no_bands())
+        load(connection, "oversize", centers)
+        connection.execute("CREATE VIEW bands AS SELECT * FROM every_band ANTI JOIN oversize USING (band, key)")
         load(connection, "unpaired", documents.select(["doc_id"]))
         load(connection, "former_centers", _no_bands())
         find_candidates(connection)
         candidates = connection.execute(
-            "SELECT doc_a, doc_b FROM candidate_pairs ORDER BY doc_a, doc_b"
+            """
+            SELECT doc_a, doc_b FROM candidate_pairs
+            UNION
+            SELECT least(c.doc_id, m.doc_id), greatest(c.doc_id, m.doc_id)
+            FROM oversize c SEMI JOIN unpaired USING (doc_id)
+            JOIN every_band m ON m.band = c.band AND m.key = c.key AND m.doc_id <> c.doc_id
+            ORDER BY ALL
+            """
         ).to_arrow_table()
     left, right = (_positions(documents, candidates[side]) for side in ("doc_a", "doc_b"))
     sizes = np.full(len(documents), 4_096)

@@ -47,7 +47,7 @@ def opening_key(loop: Loop) -> str:
 OPENING = """
 SELECT doc_id, influence FROM probes SEMI JOIN (
     SELECT doc_id FROM judged WHERE stage = 'probes' AND version = $opening
-) opening USING (doc_id)
+) opening USING (doc_id) SEMI JOIN documents USING (doc_id)
 WHERE checkpoint = $checkpoint AND reference = $reference AND method = $method
 ORDER BY doc_id
 """

@@ -17,6 +17,7 @@ import pyarrow as pa
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy, seeded_keys
+from winnow.stages.checkpoints import initial_checkpoint
 from winnow.stages.pool import admissible
 from winnow.store.judgements import all_texts, texts_of
 from winnow.store.stage import Stage, pinned, stage_key
@@ -144,7 +145,7 @@ def _tokens(
     return tokens
 
 
-def register(store: Store, name: str, path: Path, stage: Stage) -> None:
+def register(store: Store, config: Config, name: str, path: Path, stage: Stage) -> None:
     """Write the ``checkpoints`` row of a complete checkpoint folder. Raises ``UserError`` saying what is missing."""
     from winnow.train.checkpoint import problem, read_state
     from winnow.train.tokenizer import tokenizer_digest
@@ -156,12 +157,14 @@ def register(store: Store, name: str, path: Path, stage: Stage) -> None:
     state = read_state(path)
     with store.write() as connection:
         row = connection.execute("SELECT coalesce(max(sequence), 0) + 1 FROM checkpoints").fetchone()
+        # Whatever was dropped in before the loop's start was registered comes after it.
+        sequence = 0 if name == initial_checkpoint(config) else row[0] if row else 1
         connection.execute("DELETE FROM checkpoints WHERE checkpoint = $name", {"name": name})
         insert_row(
             connection,
             "checkpoints",
             checkpoint=name,
-            sequence=row[0] if row else 1,
+            sequence=sequence,
             path=store.home.name(path),
             weights_digest=weights_digest(path),
             tokenizer=tokenizer_digest(path),
