@@ -114,7 +114,7 @@ class Model(Section):
     heads: Count = 4
     intermediate: Count = 288
     context: Annotated[int, Field(ge=16)] = 256
-    warmup_tokens: Count = 300_000
+    warmup_tokens: Count = 400_000
     seed: int = 0
 
 
