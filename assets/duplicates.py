@@ -33,10 +33,10 @@ def sketches(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
 
     store, settings = workspace.store(), workspace.config().duplicates
     plan = make_plan(settings)
-    documents = pending(store, "sketches", "scheme", plan.scheme, context.partition_keys)
+    documents = pending(store, "sketches", "scheme", plan.scheme)
     if not len(documents):
         for table in ("sketches", "bands"):
-            yield skipped(context, store, table, f"every document of {', '.join(context.partition_keys)} is sketched")
+            yield skipped(context, store, table, "every document is sketched")
         return
     stage = Stage(store, "sketches", context.run_id, partition=",".join(context.partition_keys))
     signed = [sketch(texts, plan) for texts in texts_of(store, documents)]

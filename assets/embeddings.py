@@ -7,6 +7,8 @@ import dagster as dg
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped, table_of
 from resources.workspace import Workspace
+from winnow.dedup.sketch import make_plan
+from winnow.quality.judge import quality_version
 from winnow.stages.clusters import assign_new, current_clustering, fit_clustering, summarise
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.loop import require_judged
@@ -34,14 +36,15 @@ def embeddings(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     store, config = workspace.store(), workspace.config()
     settings = config.encoder
     model = encoder_digest(resolve_encoder(workspace.encoder_location(config)), settings.dtype, settings.max_tokens)
-    documents = pending(store, "embeddings", "model", model, context.partition_keys)
+    documents = pending(store, "embeddings", "model", model)
     if not len(documents):
-        return skipped(
-            context, store, "embeddings", f"every document of {', '.join(context.partition_keys)} has a vector"
-        )
+        return skipped(context, store, "embeddings", "every document has a vector")
     encoder = load_encoder(workspace.encoder_location(config), settings.dtype, settings.max_tokens)
     done = 0
-    for texts in texts_of(store, documents.sort_by("characters"), DOCUMENTS_A_PART):
+    batches = texts_of(store, documents.sort_by("characters"))
+    for texts in (
+        batch.slice(at, DOCUMENTS_A_PART) for batch in batches for at in range(0, len(batch), DOCUMENTS_A_PART)
+    ):
         stage = Stage(store, "embeddings", context.run_id, partition=",".join(context.partition_keys))
         parts = store.write_parts("embeddings", [embedding_rows(encoder, texts)])
         with store.write() as connection:
@@ -80,7 +83,8 @@ def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
     if clustering is None:
         clustering = fit_clustering(store, config, model, context.run_id)
         context.log.info(f"fitted {clustering.count} clusters on the embeddings; they stay as they are from now on")
-    key = stage_key("clusters", clustering.name, corpus=corpus_digest(store))
+    judged = [quality_version(config.quality), make_plan(config.duplicates).scheme]  # what the summary counts
+    key = stage_key("clusters", clustering.name, corpus=corpus_digest(store), judged=judged)
     stage = Stage(store, "clusters", context.run_id, key)
     if stage.done is not None:
         for table in ("clusters", "cluster_summary"):

@@ -14,13 +14,14 @@ from winnow.stages.influence import (
     fit_model,
     influence_model_key,
     opening_key,
+    opening_stands,
     oracle_sample,
     pending_scores,
     score_documents,
 )
 from winnow.stages.loop import open_loop
 from winnow.stages.probes import Prober
-from winnow.store.judgements import mark_judged
+from winnow.store.judgements import forget_judged, mark_judged
 from winnow.store.stage import Stage
 from winnow.store.store import add_parts
 
@@ -42,7 +43,7 @@ def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     store, config = workspace.store(), workspace.config()
     loop = open_loop(store, config, context.partition_key)
     stage = Stage(store, "probes", context.run_id, opening_key(loop), context.partition_key)
-    if stage.done is not None:
+    if stage.done is not None and opening_stands(store, loop):
         return skipped(context, store, "probes", "the opening round of this checkpoint is measured")
     prober = Prober(store, config, loop.checkpoint, loop.reference, loop.pool, context.log.info)
     opening = choose_opening(loop)
@@ -51,6 +52,7 @@ def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     oracle = prober.oracle(opening[sample])
     with store.write() as connection:
         count = prober.write(connection)
+        forget_judged(connection, "probes", stage.key)
         mark_judged(connection, "probes", stage.key, pa.table({"doc_id": ids_from_numpy(opening)}))
         stage.finish(connection, count, output=prober.method, flops=prober.flops)
     context.log.info(

@@ -46,7 +46,7 @@ def checkpoints(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.M
             path = workspace.paths.resolve(config.model.checkpoint)
         elif not path.is_dir():
             path = warm_up(store, config, name, context.log.info)
-    register(store, config, name, path, stage)
+    register(store, name, path, stage)
     context.log.info(f"checkpoint {name} registered: {path}")
     return materialized(store, stage, "checkpoints", {"path": dg.MetadataValue.path(str(path))})
 

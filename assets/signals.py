@@ -25,9 +25,9 @@ def signals(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mater
 
     store, config = workspace.store(), workspace.config()
     version = quality_version(config.quality)
-    documents = pending(store, "signals", "version", version, context.partition_keys)
+    documents = pending(store, "signals", "version", version)
     if not len(documents):
-        return skipped(context, store, "signals", f"every document of {', '.join(context.partition_keys)} is judged")
+        return skipped(context, store, "signals", "every document is judged")
     stage = Stage(store, "signals", context.run_id, partition=",".join(context.partition_keys))
     judged = [judge(texts, config.quality) for texts in texts_of(store, documents)]
     with store.write() as connection:

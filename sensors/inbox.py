@@ -8,22 +8,11 @@ import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.workspace import Workspace
+from sensors.jobs import active_runs, request
 from winnow.errors import UserError
 from winnow.stages.corpus import known_shards
 from winnow.store.store import open_published
 from winnow.text.deliveries import Known, closed, plan, scan
-
-ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
-
-def active_runs(instance: dg.DagsterInstance, *jobs: str) -> int:
-    """Return how many runs of these jobs wait or work."""
-    return sum(instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=ACTIVE)) for job in jobs)
 
 
 @dg.sensor(job_name="ingest", minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -40,20 +29,17 @@ def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Senso
     except UserError:  # nothing has been published yet
         known = Known({}, 0)
     delivery = plan(files, known, ready)
-    if active_runs(
-        context.instance, "ingest", "curate"
-    ):  # one selection sees one corpus from its first step to its last
+    if active_runs(context.instance, "ingest", "curate"):  # a selection sees one corpus from first step to last
         return dg.SensorResult(skip_reason=dg.SkipReason("waiting for runs in progress"), cursor=cursor)
     if not delivery:
         open_files = len(plan(files, known).files)
         waiting = f"; {open_files} not closed yet" if open_files else ""
         return dg.SensorResult(skip_reason=dg.SkipReason(f"{len(files)} files, none to read{waiting}"), cursor=cursor)
-    if delivery.key in context.instance.get_dynamic_partitions("shards"):
-        reason = f"{delivery.key} was requested before; if its run failed, run that partition again by hand"
-        return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=cursor)
+    requested = delivery.key in context.instance.get_dynamic_partitions("shards")
+    wanted = request(context.instance, delivery.key, delivery.key, requested=requested)
+    if isinstance(wanted, dg.SkipReason):
+        return dg.SensorResult(skip_reason=wanted, cursor=cursor)
     delivery.save(home)
     return dg.SensorResult(
-        dynamic_partitions_requests=[SHARDS.build_add_request([delivery.key])],
-        run_requests=[dg.RunRequest(run_key=delivery.key, partition_key=delivery.key)],
-        cursor=cursor,
+        dynamic_partitions_requests=[SHARDS.build_add_request([delivery.key])], run_requests=[wanted], cursor=cursor
     )

@@ -200,7 +200,7 @@ class Config(Section):
 
 LOCATIONS = {
     "corpus": ("locations",),
-    "reference": ("path",),
+    "reference": ("path", "name"),
     "contamination": ("evaluation_sets",),
     "encoder": ("name",),
     "model": ("checkpoint",),

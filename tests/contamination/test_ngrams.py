@@ -140,10 +140,20 @@ def test_short_items_match_as_a_whole_and_very_short_ones_never() -> None:
 def test_a_document_is_contaminated_from_thirteen_shared_words() -> None:
     words = PASSAGE.split()
     texts = [" ".join(words[:size]) for size in (7, 8, 12, 13, 20)]
-    table = find_overlap(pa.array(texts), build_index([PASSAGE]))
+    index = build_index([PASSAGE])
+    table = find_overlap(pa.array(texts), index)
     assert table["longest_match"].to_pylist() == [8, 12, 13, 20]
-    assert contaminated(table).tolist() == [False, False, True, True]
-    assert contaminated(table, min_words=8).all()
+    assert contaminated(table, index).tolist() == [False, False, True, True]
+    assert contaminated(table, index, min_words=8).all()
+
+
+def test_an_item_below_thirteen_words_contaminates_when_it_is_copied_whole() -> None:
+    item = " ".join(PASSAGE.split()[:10])
+    index = build_index([item, "to be or not"])
+    texts = pa.array([f"See: {item}, indeed.", " ".join(item.split()[:9]), "the question: to be or not"])
+    table = find_overlap(texts, index)
+    assert table["longest_match"].to_pylist() == [10, 9, 4]
+    assert contaminated(table, index).tolist() == [True, False, False]
 
 
 def test_rows_depend_on_neither_order_nor_batches_nor_threads() -> None:

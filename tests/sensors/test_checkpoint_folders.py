@@ -14,8 +14,13 @@ from sensors.checkpoints import checkpoint_folders
 
 
 def tick(root: Path, instance: dg.DagsterInstance) -> dg.SensorResult:
+    """Look twice, as a folder counts only when nothing changed between two looks; return what the second look said."""
+    return look(root, instance, look(root, instance, None).cursor)
+
+
+def look(root: Path, instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult:
     resources = {"workspace": Workspace(home=str(root))}
-    with dg.build_sensor_context(instance=instance, resources=resources) as context:
+    with dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context:
         result = checkpoint_folders(context)
     assert isinstance(result, dg.SensorResult)
     for request in result.dynamic_partitions_requests or ():
@@ -51,6 +56,19 @@ def test_an_incomplete_folder_waits_with_a_reason_and_is_taken_when_complete(
     result = tick(tmp_path, instance)
     assert keys(result) == ["step-100"]
     assert [request.run_key for request in result.run_requests or ()] == ["register:step-100"]
+
+
+def test_a_folder_that_is_still_being_copied_waits(finished: Finished, tmp_path: Path) -> None:
+    instance = dg.DagsterInstance.ephemeral()
+    folder = tmp_path / "checkpoints" / "step-100"
+    shutil.copytree(trained(finished), folder)
+    (folder / "optimizer.safetensors").rename(tmp_path / "not-copied-yet")
+    first = look(tmp_path, instance, None)
+    (tmp_path / "not-copied-yet").rename(folder / "optimizer.safetensors")
+    second = look(tmp_path, instance, first.cursor)
+    assert keys(first) == keys(second) == []
+    assert "still being written" in str(second.skip_reason.skip_message)  # type: ignore[union-attr]
+    assert keys(look(tmp_path, instance, second.cursor)) == ["step-100"]
 
 
 def test_a_folder_becomes_a_partition_once(finished: Finished, tmp_path: Path) -> None:

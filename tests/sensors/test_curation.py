@@ -12,6 +12,7 @@ from worlds import Finished, World, small_config
 
 from resources.workspace import Workspace
 from sensors.curation import curation
+from sensors.jobs import MOST_ATTEMPTS
 from winnow.errors import UserError
 from winnow.stages.corpus import deliver, known_shards
 from winnow.store.stage import Stage
@@ -53,18 +54,44 @@ def test_a_manifest_that_answers_to_the_present_state_is_left_alone(finished: Fi
     assert "v0001 answers to the present state" in reason(tick(finished.world))
 
 
-def test_a_changed_corpus_is_asked_for_once(world: World) -> None:
+def test_a_changed_state_is_asked_for_once(world: World) -> None:
+    world.configure(small_config(selection={"budget_tokens": 1_000}))
+    first, second = tick(world), tick(world)
+    [request], [again] = first.run_requests or (), second.run_requests or ()
+    assert (request.job_name, request.partition_key) == ("curate", world.checkpoint)
+    assert request.run_key == again.run_key and request.run_key
+
+
+def test_documents_without_a_judgement_are_judged_before_anything_is_chosen(world: World) -> None:
     world.deliver("files/later.jsonl", [{"id": "late", "text": "A document that came after the first manifest."}])
     change_corpus(world)
     first, second = tick(world), tick(world)
     [request], [again] = first.run_requests or (), second.run_requests or ()
-    assert request.partition_key == world.checkpoint
-    assert request.run_key == again.run_key and request.run_key
+    assert request.job_name == "ingest" and request.run_key == again.run_key
+    assert request.partition_key == world.store.query("SELECT arg_max(batch, delivered_at) FROM shards")[0][0]
+    assert not first.dynamic_partitions_requests
+
+
+def test_a_changed_rule_of_quality_has_everything_judged_anew_first(world: World) -> None:
+    world.configure(small_config(quality={"gopher": {"min_words": 3}}))
+    [request] = tick(world).run_requests or ()
+    assert request.job_name == "ingest"
+
+
+def test_a_failed_run_is_asked_for_again_and_then_left_to_a_person(world: World) -> None:
+    world.configure(small_config(selection={"budget_tokens": 1_000}))
+    for attempt in range(MOST_ATTEMPTS):
+        [request] = tick(world).run_requests or ()
+        assert str(request.run_key).endswith(f":{attempt}")
+        failed = dg.DagsterRunStatus.FAILURE
+        world.instance.add_run(
+            dg.DagsterRun(job_name="curate", run_id=str(uuid.uuid4()), status=failed, tags=request.tags)
+        )
+    assert "failed 3 times" in reason(tick(world))
 
 
 def test_the_checkpoint_partition_is_added_only_when_it_is_missing(world: World) -> None:
-    world.deliver("files/later.jsonl", [{"id": "late", "text": "A document that came after the first manifest."}])
-    change_corpus(world)
+    world.configure(small_config(selection={"budget_tokens": 1_000}))
     [addition] = tick(world).dynamic_partitions_requests or ()
     assert list(addition.partition_keys) == [world.checkpoint]
     world.instance.add_dynamic_partitions("checkpoints", [world.checkpoint])

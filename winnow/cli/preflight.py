@@ -9,9 +9,10 @@ from winnow.config import Config
 from winnow.contamination.sets import read_evaluation_set, read_reference
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.mixture.policies import mixture_policy
+from winnow.mixture.weights import source_weights
 from winnow.quality.judge import thresholds
 from winnow.selection.policies import policy_class
+from winnow.stages.training import model_sizes
 from winnow.text.deliveries import DeliveredFile, scan
 from winnow.text.readers import FieldMap, Limits, ShardReader
 
@@ -28,7 +29,8 @@ def check_before_run(home: Home, config: Config, until: str | None, checkpoint: 
     make_estimator(config.influence.estimator)
     policy_class(config.selection.policy)
     if config.mixture.method != "selected":
-        mixture_policy(config.mixture.method)
+        source_weights({"one": 1, "other": 1}, config.mixture.method, **config.mixture.parameters)
+    model_sizes(config).validate()
     if until is None or until in NEEDS_REFERENCE:
         if not config.reference.path:
             raise UserError(

@@ -111,7 +111,7 @@ def _verify(home: Home, options: argparse.Namespace) -> int:
 def explain(options: argparse.Namespace) -> int:
     """Print every judgement on one document."""
     from winnow.cli.explanation import lines
-    from winnow.store.explain import explain_document
+    from winnow.stages.explain import explain_document
     from winnow.store.store import open_published
 
     with open_published(Home.from_environment(options.home)) as connection:

@@ -76,6 +76,7 @@ def ui(options: argparse.Namespace) -> int:
     command = [
         sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(options.port)
     ]  # fmt: skip
+    home.inbox.mkdir(parents=True, exist_ok=True)
     print(f"Dagster's UI: http://127.0.0.1:{options.port}   inbox: {home.inbox}   (Ctrl-C ends it)", file=sys.stderr)
     return subprocess.run(command, cwd=project, env=environment, check=False).returncode  # noqa: S603
 

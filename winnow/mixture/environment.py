@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,15 +13,21 @@ LIBRARIES = ("winnow", "numpy", "pyarrow", "duckdb", "torch", "tokenizers", "sen
 def recorded_environment(dtype: str) -> dict[str, str | dict[str, str]]:
     """Return Python, libraries, CPU class (architecture and widest vector unit) and the model's ``dtype``.
 
-    A manifest's digest is promised for the same CPU class and dtype, whatever the rest.
+    A manifest's digest is promised for the same CPU class, number of cores and dtype, whatever the rest.
     """
-    libraries = {}
+    libraries, cores = {}, str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     for name in LIBRARIES:
         try:
             libraries[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {"python": platform.python_version(), "libraries": libraries, "cpu_class": cpu_class(), "dtype": dtype}
+    return {
+        "python": platform.python_version(),
+        "libraries": libraries,
+        "cpu_class": cpu_class(),
+        "cores": cores,
+        "dtype": dtype,
+    }
 
 
 def cpu_class() -> str:

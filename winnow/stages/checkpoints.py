@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 
+WARMED_UP, GIVEN = "warmup-", "given-"
+"""How the names of the two kinds of starts begin."""
+
+
 @dataclass(frozen=True)
 class StoredCheckpoint:
     """A registered checkpoint."""
@@ -26,19 +30,46 @@ class StoredCheckpoint:
 
 
 def initial_checkpoint(config: Config) -> str:
-    """Return the name of the checkpoint that a new loop starts from; another model or corpus location names another."""
+    """Return the name of the checkpoint that a new loop starts from; another model or corpus location names another.
+
+    A given checkpoint whose files are written anew is another one too.
+    """
     settings = config.semantic("model")
     if config.model.checkpoint:
-        return "given-" + digest([config.model.checkpoint, settings])[:8]
+        files = [(str(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in _weights(config)]
+        return GIVEN + digest([config.model.checkpoint, files, settings])[:8]
     locations = config.corpus.model_dump(mode="json")["locations"]
-    return "warmup-" + digest([settings, locations])[:8]
+    return WARMED_UP + digest([settings, locations])[:8]
+
+
+def _weights(config: Config) -> list[Path]:
+    folder = Path(config.model.checkpoint).expanduser()
+    return sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
 
 
 def current_checkpoint(connection: Connection, config: Config) -> str:
-    """Return the checkpoint that new data is judged by: the newest one, once the initial one is registered."""
-    initial = initial_checkpoint(config)
-    names = connection.execute("SELECT checkpoint FROM checkpoints ORDER BY sequence DESC").fetchall()
-    return names[0][0] if (initial,) in names else initial
+    """Return the checkpoint that new data is judged by: the newest since the configured start of the loop.
+
+    Checkpoints that descend from another start do not count; one of unknown descent does.
+    """
+    start = initial_checkpoint(config)
+    rows = connection.execute("SELECT checkpoint, parent FROM checkpoints ORDER BY sequence").fetchall()
+    parents, names = dict(rows), [name for name, _ in rows]
+    if start not in parents:
+        return start
+    later = names[names.index(start) :]
+    ours = [
+        name for name in later if (root := _root(name, parents)) == start or not root.startswith((GIVEN, WARMED_UP))
+    ]
+    return ours[-1]
+
+
+def _root(name: str, parents: dict[str, str | None]) -> str:
+    seen = {name}
+    while (parent := parents.get(name)) in parents and parent not in seen:
+        name = str(parent)
+        seen.add(name)
+    return name
 
 
 def stored_checkpoint(store: Store, name: str) -> StoredCheckpoint:
@@ -52,3 +83,14 @@ def stored_checkpoint(store: Store, name: str) -> StoredCheckpoint:
     if not path.is_dir():
         raise UserError(f"checkpoint '{name}': {path} is gone; put the folder back or choose another checkpoint")
     return StoredCheckpoint(name, path, rows[0][1], rows[0][2])
+
+
+def require_unchanged(checkpoint: StoredCheckpoint) -> None:
+    """Raise :class:`UserError` when the weights are no longer those that were registered."""
+    from winnow.train.weights import weights_digest
+
+    if weights_digest(checkpoint.path) != checkpoint.weights_digest:
+        raise UserError(
+            f"checkpoint '{checkpoint.name}': the weights in {checkpoint.path} changed after it was registered; "
+            "put them back, or save the new ones under another name"
+        )

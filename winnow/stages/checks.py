@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.config import Config
-from winnow.contamination.ngrams import build_index, find_overlap
+from winnow.contamination.ngrams import build_index, contaminated, find_overlap
 from winnow.dedup.sketch import make_plan
 from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.mixture.manifest_files import read_manifest, verify_manifest
@@ -36,7 +36,11 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
         row = manifest_row(connection, version)
     tokenizer = stored_checkpoint(store, row["checkpoint"]).tokenizer
     with store.read() as connection:
-        unequal = funnel_problems(funnel(connection, row["selection"], tokenizer))
+        counted = funnel(connection, row["selection"], tokenizer)
+    unequal = funnel_problems(counted)
+    unequal += [
+        f"source '{source}': a record without a decision" for source in counted if "not_judged" in counted[source]
+    ]
     manifest = read_manifest(store.home.resolve(row["path"]))
     rows = manifest.rows
     ids = ids_to_numpy(rows["doc_id"])
@@ -67,6 +71,9 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
     ]  # fmt: skip
 
 
+PLACE = ("position", "longest_match")
+
+
 def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
     settings = config.contamination
     found = []
@@ -74,11 +81,9 @@ def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
     for texts in texts_of(store, documents):
         for name, index in sets:
             overlap = find_overlap(texts["text"], index)
-            for position, longest in zip(
-                overlap["position"].to_pylist(), overlap["longest_match"].to_pylist(), strict=True
-            ):
-                if longest >= settings.min_words:
-                    found.append(f"{texts['doc_id'][position].as_py()} shares {longest} words in a row with {name}")
+            leaking = overlap.filter(pa.array(contaminated(overlap, index, settings.min_words)))
+            for position, longest in zip(*(leaking[column].to_pylist() for column in PLACE), strict=True):
+                found.append(f"{texts['doc_id'][position].as_py()} shares {longest} words in a row with {name}")
     return "; ".join(found[:5])
 
 

@@ -73,18 +73,15 @@ def pair_new_documents(store: Store, stage: Stage, scheme: str, threshold: float
     for name, value in (("kind", "near"), ("scheme", scheme)):
         pairs = pairs.append_column(name, pa.array([value] * len(pairs), pa.string()))
     with store.write() as connection:
-        for former in ("DELETE FROM duplicate_pairs WHERE scheme <> $scheme", FORMER_JUDGED):
-            connection.execute(former, {"scheme": scheme})
+        # Bucket centers are the current scheme's alone: documents paired under another one start anew there.
+        for other_schemes in ("DELETE FROM duplicate_pairs WHERE scheme <> $scheme", FORMER_JUDGED):
+            connection.execute(other_schemes, {"scheme": scheme})
         replace_rows(connection, "duplicate_pairs", pairs, ("doc_a", "doc_b", "kind", "scheme"))
         connection.execute("DELETE FROM bucket_centers")
         insert(
             connection,
             "bucket_centers",
             centers.append_column("scheme", pa.array([scheme] * len(centers), pa.string())),
-        )
-        # Bucket centers are the current scheme's alone: documents paired under another one start anew there.
-        connection.execute(
-            "DELETE FROM judged WHERE stage = $stage AND version <> $scheme", {"stage": PAIRED, "scheme": scheme}
         )
         mark_judged(connection, PAIRED, scheme, fresh)
         forget_keys(connection, PAIRED, "duplicates")
@@ -174,7 +171,10 @@ def pairs_among(store: Store, documents: pa.Table, plan: SketchPlan) -> pa.Table
             """
         ).to_arrow_table()
     left, right = (_positions(documents, candidates[side]) for side in ("doc_a", "doc_b"))
-    sizes = np.full(len(documents), 4_096)
+    with store.scratch("documents") as connection:
+        load(connection, "chosen", documents.select(["doc_id"]))
+        rows = connection.execute("SELECT bytes FROM documents SEMI JOIN chosen USING (doc_id) ORDER BY doc_id")
+        sizes = rows.to_arrow_table()["bytes"].to_numpy()
     similarity = verify_pairs(
         left, right, sizes, lambda positions: all_texts(store, documents.take(pa.array(positions)))["text"]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.embed.rows import vectors_of
-from winnow.identity import digest_file, ids_to_numpy, seeded_keys
+from winnow.identity import digest_file, ids_as_keys, ids_to_numpy, seeded_keys
 from winnow.quality.judge import signals_digest
 from winnow.quality.signals import COLUMNS
 from winnow.selection import opening_probes
 from winnow.stages.loop import Loop
 from winnow.stages.probes import gradient_method, oracle_method
-from winnow.store.stage import pinned
+from winnow.store.stage import pinned, stage_key
 from winnow.store.store import Store, insert_row, load
 
 if TYPE_CHECKING:
@@ -40,8 +41,25 @@ def choose_opening(loop: Loop) -> np.ndarray:
 
 
 def opening_key(loop: Loop) -> str:
-    """Return the key under which the opening round of a checkpoint is remembered in ``judged``."""
-    return loop.key("probes", OPENING_VERSION)
+    """Return the key under which the opening round of a checkpoint is remembered in ``judged``: what it depends on."""
+    influence, selection = loop.config.influence, loop.config.selection
+    return stage_key(
+        "probes",
+        OPENING_VERSION,
+        **loop.inputs,
+        methods=[gradient_method(loop.config), oracle_method(loop.config)],
+        probes=[influence.probes_per_cluster, influence.oracle_probes, selection.max_probes],
+        seeds=[influence.seed, selection.seed],
+    )
+
+
+def opening_stands(store: Store, loop: Loop) -> bool:
+    """Return whether at least half of the documents that opened the checkpoint's bandit are still candidates."""
+    chosen = store.arrow(
+        "SELECT doc_id FROM judged WHERE stage = 'probes' AND version = $opening", {"opening": opening_key(loop)}
+    )
+    known = np.isin(ids_as_keys(ids_to_numpy(chosen["doc_id"])), ids_as_keys(loop.pool.ids))
+    return bool(len(known)) and 2 * int(known.sum()) >= len(known)
 
 
 OPENING = """
@@ -149,7 +167,7 @@ def fit_model(store: Store, loop: Loop) -> FittedModel:
     ]
     agreement = spearman(*map(np.array, zip(*pairs, strict=True))) if len(pairs) > 2 else 0.0
     store.home.artifacts.mkdir(parents=True, exist_ok=True)
-    temporary = store.home.artifacts / ".influence-model.tmp"
+    temporary = store.home.artifacts / f".influence-model-{os.getpid()}.tmp"
     model.save(temporary)
     name = digest_file(temporary)[:16]
     path = store.home.artifacts / f"influence-model-{name}.safetensors"
@@ -174,7 +192,10 @@ def features(store: Store, loop: Loop, documents: pa.Table) -> tuple[np.ndarray,
 
 def influence_model_key(loop: Loop) -> str:
     """Return the key that pins a checkpoint's influence model: its probes and the definition of its features."""
-    return loop.key("influence_models", OPENING_VERSION, signals=signals_digest())
+    floor = loop.config.influence.spearman_floor
+    return stage_key(
+        "influence_models", OPENING_VERSION, opening=opening_key(loop), signals=signals_digest(), spearman_floor=floor
+    )
 
 
 def model_name(store: Store, loop: Loop) -> str:

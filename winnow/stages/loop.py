@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from winnow.config import Config
+from winnow.dedup.sketch import make_plan
 from winnow.errors import UserError
 from winnow.quality.judge import quality_version
 from winnow.selection import Arms, build_arms
@@ -15,7 +16,7 @@ from winnow.stages.pool import Pool, candidate_pool
 from winnow.stages.references import StoredSet, stored_reference
 from winnow.store.judgements import pending
 from winnow.store.stage import stage_key
-from winnow.store.store import Store
+from winnow.store.store import Connection, Store
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,31 @@ class Loop:
         """Return the clusters of the candidates as the bandit's arms."""
         candidates = self.pool.candidates
         return build_arms(self.pool.ids, candidates["cluster"].to_numpy(), candidates["tokens"].to_numpy())
+
+
+def judged_versions(config: Config, encoder_location: str) -> list[tuple[str, str, str]]:
+    """Return table, version column and present version of every judgement that the ``ingest`` job makes."""
+    from winnow.embed.encoder import encoder_digest, resolve_encoder
+
+    encoder = encoder_digest(resolve_encoder(encoder_location), config.encoder.dtype, config.encoder.max_tokens)
+    return [
+        ("signals", "version", quality_version(config.quality)),
+        ("sketches", "scheme", make_plan(config.duplicates).scheme),
+        ("embeddings", "model", encoder),
+    ]
+
+
+def unjudged_tables(connection: Connection, versions: list[tuple[str, str, str]]) -> list[str]:
+    """Return the tables that lack a judgement of the present version on some document, in the published store."""
+    lacking = []
+    for table, column, version in versions:
+        row = connection.execute(
+            f"SELECT 1 FROM documents ANTI JOIN (SELECT doc_id FROM {table} WHERE {column} = $version) USING (doc_id) LIMIT 1",  # noqa: S608, E501
+            {"version": version},
+        ).fetchone()
+        if row:
+            lacking.append(table)
+    return lacking
 
 
 def require_judged(store: Store, table: str, version_column: str, version: str) -> None:

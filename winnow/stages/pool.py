@@ -6,6 +6,8 @@ left are the candidates, each with its source, tokens and cluster.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +71,14 @@ class Pool:
     def digest(self) -> str:
         """Digest of the set of candidates."""
         return digest_ids(self.ids)
+
+    @property
+    def verdicts(self) -> str:
+        """Digest of every document's verdict so far, with its reason."""
+        hasher = hashlib.sha256(ids_to_numpy(self.documents["doc_id"]).tobytes())
+        for column in ("stage", "detail", "matched_doc"):
+            hasher.update(json.dumps([str(value) for value in self.documents[column].to_pylist()]).encode())
+        return hasher.hexdigest()
 
     @property
     def ids(self) -> np.ndarray:

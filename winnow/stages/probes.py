@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from winnow.config import Config
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import StoredCheckpoint
+from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged
 from winnow.stages.pool import Pool
 from winnow.stages.references import StoredSet
 from winnow.store.judgements import all_texts
@@ -136,6 +136,7 @@ class Prober:
         if self._loaded is None:
             from winnow.train.checkpoint import load_checkpoint
 
+            require_unchanged(self.checkpoint)
             self._loaded = load_checkpoint(self.checkpoint.path, attention="eager")
         return self._loaded
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +15,14 @@ from winnow.errors import UserError
 from winnow.identity import canonical_json
 from winnow.mixture.environment import recorded_environment
 from winnow.mixture.manifest import Manifest, build_manifest
-from winnow.mixture.manifest_files import read_manifest, write_manifest
+from winnow.mixture.manifest_files import manifest_versions, read_manifest, write_manifest
 from winnow.quality.judge import quality_version
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.influence import model_name
 from winnow.stages.loop import Loop
 from winnow.stages.manifests import SEMANTIC, curation_state, funnel
-from winnow.stages.probes import gradient_method, oracle_method
+from winnow.stages.probes import gradient_method
+from winnow.stages.references import stored_sets
 from winnow.stages.selection import Selected, selection_name
 from winnow.store.stage import Stage, stage_key
 from winnow.store.store import Store, add_parts, insert_row, live_parts, now
@@ -65,20 +65,20 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         snapshot = sorted(part for parts in live_parts(connection).values() for part in parts)
         # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
         environment = recorded_environment(_dtypes(config))
-        version = f"v{int(parent[1:]) + 1 if parent else 1:04d}"
         counted = funnel(connection, name, loop.checkpoint.tokenizer)
     rows = selected.manifest_rows()
     got = selected.mixture_rows(name)
     weights = {row["source"]: row["weight"] for row in got.to_pylist() if row["method"] == "selected"}
     manifest = build_manifest(
         rows,
-        version=version,
+        version="",
         token_budget=selected.budget,
         seed=config.selection.seed,
         configuration=config.semantic(*SEMANTIC),
         inputs={
             "corpus": corpus_digest(store),
             **loop.inputs,
+            "evaluation_sets": {one.name: one.digest for one in stored_sets(store) if one.kind != "reference"},
             "influence_model": model,
             "influence_model_used": selected.influence_model_used,
             "methods": {
@@ -86,7 +86,6 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
                 "duplicates": make_plan(config.duplicates).scheme,
                 "contamination": contamination_version(loop.reference.digest, config.contamination),
                 "gradient": gradient_method(config),
-                "oracle": oracle_method(config),
             },
         },
         weights=weights,
@@ -100,7 +99,8 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         },
         environment=environment,
     )
-    _clear_unlisted(store, version, manifest.digest)
+    version = _version(store, manifest.digest)
+    manifest = replace(manifest, version=version)
     folder = write_manifest(manifest, store.home.manifests)
     versioned = manifest.rows.append_column("version", pa.array([version] * len(manifest.rows), pa.string()))
     parts = store.write_parts("manifest_rows", [versioned])
@@ -138,18 +138,23 @@ def _newest(connection: Connection) -> str | None:
     return row[0] if row else None
 
 
-def _clear_unlisted(store: Store, version: str, digest: str) -> None:
-    """Remove the folder that a run left which was killed before the store listed its manifest."""
-    folder = store.home.manifests / version
-    if not folder.exists():
-        return
-    try:
-        same = read_manifest(folder).digest == digest
-    except UserError:
-        same = False
-    if not same:
-        log.warning("%s was left by a run that did not finish and is replaced", folder)
-        shutil.rmtree(folder)
+def _version(store: Store, digest: str) -> str:
+    """Return the version that a manifest gets: the next after all in the store and in the folder.
+
+    A folder that the store does not list was left by a run that was killed (or belongs to a store that is gone): one
+    with the same digest is adopted, another is left alone.
+    """
+    with store.read() as connection:
+        listed = {version for (version,) in connection.execute("SELECT version FROM manifests").fetchall()}
+    for version in manifest_versions(store.home.manifests):
+        if version not in listed:
+            try:
+                if read_manifest(store.home.manifests / version).digest == digest:
+                    return version
+            except UserError as error:
+                log.warning("%s", error)
+    numbers = [int(version[1:]) for version in {*listed, *manifest_versions(store.home.manifests)}]
+    return f"v{max(numbers, default=0) + 1:04d}"
 
 
 def _dtypes(config: Any) -> str:

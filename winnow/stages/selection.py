@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from winnow.errors import UserError
 from winnow.identity import ids_as_keys, ids_to_numpy
 from winnow.mixture.weights import Mixture, plan_mixture
 from winnow.selection import BanditSettings, Decisions, RandomControl, check_budget, decide, random_control, run_bandit
@@ -30,7 +31,7 @@ def selection_key(store: Store, loop: Loop) -> str:
         "selection",
         "mixture",
         corpus=corpus_digest(store),
-        pool=loop.pool.digest,
+        verdicts=loop.pool.verdicts,
         influence_model=model_name(store, loop),
     )
 
@@ -160,10 +161,18 @@ class Selected:
 def select(store: Store, loop: Loop, ledger: pa.Table) -> Selected:
     """Choose documents inside the granted clusters, and the equal-budget random selection beside them."""
     budget = budget_tokens(loop.config, loop.pool)
+    granted = sum(tokens or 0 for tokens in ledger["tokens_granted"].to_pylist())
+    if granted != min(budget, loop.pool.tokens):
+        raise UserError(
+            f"the bandit's rounds grant {granted:,} of {min(budget, loop.pool.tokens):,} tokens: the corpus or the "
+            "configuration changed after they were pulled; run again from bandit_rounds"
+        )
     settings, mixture = loop.config.selection, loop.config.mixture
     available = _available(loop)
     bound = mixture.method != "selected"
-    plan = plan_mixture(available, budget, mixture.method if bound else "natural", **mixture.parameters)
+    plan = plan_mixture(
+        available, budget, mixture.method if bound else "natural", **(mixture.parameters if bound else {})
+    )
     sources = np.array(loop.pool.candidates["source"].to_pylist(), object) if bound else None
     quotas: Mapping[str, int] | None = plan.tokens if bound else None
     scores = candidate_scores(store, loop)

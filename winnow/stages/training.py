@@ -17,7 +17,6 @@ import pyarrow as pa
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import initial_checkpoint
 from winnow.stages.pool import admissible
 from winnow.store.judgements import all_texts, texts_of
 from winnow.store.stage import Stage, pinned, stage_key
@@ -25,6 +24,8 @@ from winnow.store.store import Store, insert_row, now
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from winnow.train.model import ModelConfig
 
 log = logging.getLogger(__name__)
 Say = Callable[[str], None]
@@ -83,18 +84,12 @@ def fitted_tokenizer(store: Store, config: Config) -> Path:
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def warm_up(store: Store, config: Config, name: str, say: Say) -> Path:
-    """Train a small model on random admissible documents and save it as the named checkpoint."""
-    from winnow.train.batches import pack
-    from winnow.train.checkpoint import save_checkpoint
-    from winnow.train.loop import train
-    from winnow.train.model import ModelConfig, build_model, count_parameters
-    from winnow.train.tokenizer import load_tokenizer
+def model_sizes(config: Config) -> ModelConfig:
+    """Return the sizes of the model that is warmed up."""
+    from winnow.train.model import ModelConfig
 
     settings = config.model
-    tokenizer = load_tokenizer(fitted_tokenizer(store, config))
-    eos = int(tokenizer.eos_token_id)
-    sizes = ModelConfig(
+    return ModelConfig(
         vocab=settings.vocabulary,
         hidden=settings.hidden,
         layers=settings.layers,
@@ -102,7 +97,20 @@ def warm_up(store: Store, config: Config, name: str, say: Say) -> Path:
         intermediate=settings.intermediate,
         context=settings.context,
     )
-    model = build_model(sizes, settings.seed, eos)
+
+
+def warm_up(store: Store, config: Config, name: str, say: Say) -> Path:
+    """Train a small model on random admissible documents and save it as the named checkpoint."""
+    from winnow.train.batches import pack
+    from winnow.train.checkpoint import save_checkpoint
+    from winnow.train.loop import train
+    from winnow.train.model import build_model, count_parameters
+    from winnow.train.tokenizer import load_tokenizer
+
+    settings = config.model
+    tokenizer = load_tokenizer(fitted_tokenizer(store, config))
+    eos = int(tokenizer.eos_token_id)
+    model = build_model(model_sizes(config), settings.seed, eos)
     documents = _drawn(admissible(store, config), settings.seed, "warmup")
     tokens = _tokens_up_to(store, documents, tokenizer, settings.warmup_tokens)
     windows = pack(tokens, settings.context, eos)
@@ -145,7 +153,7 @@ def _tokens(
     return tokens
 
 
-def register(store: Store, config: Config, name: str, path: Path, stage: Stage) -> None:
+def register(store: Store, name: str, path: Path, stage: Stage) -> None:
     """Write the ``checkpoints`` row of a complete checkpoint folder. Raises ``UserError`` saying what is missing."""
     from winnow.train.checkpoint import problem, read_state
     from winnow.train.tokenizer import tokenizer_digest
@@ -157,14 +165,12 @@ def register(store: Store, config: Config, name: str, path: Path, stage: Stage) 
     state = read_state(path)
     with store.write() as connection:
         row = connection.execute("SELECT coalesce(max(sequence), 0) + 1 FROM checkpoints").fetchone()
-        # Whatever was dropped in before the loop's start was registered comes after it.
-        sequence = 0 if name == initial_checkpoint(config) else row[0] if row else 1
         connection.execute("DELETE FROM checkpoints WHERE checkpoint = $name", {"name": name})
         insert_row(
             connection,
             "checkpoints",
             checkpoint=name,
-            sequence=sequence,
+            sequence=row[0] if row else 1,
             path=store.home.name(path),
             weights_digest=weights_digest(path),
             tokenizer=tokenizer_digest(path),

@@ -8,7 +8,7 @@ from typing import Any
 
 from winnow.config import Config
 from winnow.mixture.manifest_files import read_manifest
-from winnow.stages.checkpoints import StoredCheckpoint, stored_checkpoint
+from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged, stored_checkpoint
 from winnow.stages.manifests import manifest_row
 from winnow.stages.references import stored_reference
 from winnow.stages.training import Arm, Say, arms_of, curve_rows, pack_arm, train_arm
@@ -59,6 +59,7 @@ def _plan(store: Store, config: Config, checkpoint: str, stage: str, pack: bool)
     arms = arms_of(store, manifest["selection"], rows, config.train.seed)
     windows = 0
     if pack:
+        require_unchanged(found)
         loaded = load_checkpoint(found.path)
         context = loaded.model.config.max_position_embeddings
         windows = min(len(pack_arm(store, loaded.tokenizer, arm, context)) for arm in arms)

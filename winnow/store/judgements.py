@@ -5,7 +5,7 @@ A judgement is keyed by document, method and version; it is computed once for ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,28 +15,15 @@ from winnow.store.store import Store, load
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
-IN_BATCHES = (
-    "SELECT DISTINCT o.doc_id FROM occurrences o JOIN shards s USING (shard) WHERE list_contains($batches, s.batch)"
-)
 
-
-def pending(
-    store: Store, table: str, version_column: str, version: str, batches: Sequence[str] | None = None
-) -> pa.Table:
+def pending(store: Store, table: str, version_column: str, version: str) -> pa.Table:
     """Return the documents that ``table`` has no row of the given version for, sorted by ``doc_id``.
 
-    ``batches`` limits them to documents that occur in shards of those ``shards`` partitions. Columns: doc_id, source,
-    characters.
+    Whichever delivery brought them: the next run takes up what a killed one left. Columns: doc_id, source, characters.
     """
     with store.scratch(table, "documents", only={version_column: version}) as connection:
-        scope = ""
-        if batches is not None:
-            load(connection, "in_scope", _occurring_in(store, batches))
-            scope = "SEMI JOIN in_scope USING (doc_id)"
         return connection.execute(
-            f"""
-            SELECT doc_id, source, characters FROM documents {scope} ANTI JOIN {table} USING (doc_id) ORDER BY doc_id
-            """  # noqa: S608 - names are the schema's own
+            f"SELECT doc_id, source, characters FROM documents ANTI JOIN {table} USING (doc_id) ORDER BY doc_id"  # noqa: S608
         ).to_arrow_table()
 
 
@@ -50,15 +37,6 @@ def unjudged(store: Store, stage: str, version: str) -> pa.Table:
         """,
         {"stage": stage, "version": version},
     )
-
-
-def _occurring_in(store: Store, batches: Sequence[str]) -> pa.Table:
-    return store.arrow(IN_BATCHES, {"batches": list(batches)})
-
-
-def count_in(store: Store, batches: Sequence[str]) -> int:
-    """Return how many documents occur in the shards of the given partitions."""
-    return len(_occurring_in(store, batches))
 
 
 def texts_of(store: Store, documents: pa.Table, rows: int = 20_000) -> Iterator[pa.Table]:
@@ -98,3 +76,10 @@ def mark_judged(connection: Connection, stage: str, version: str, documents: pa.
         {"stage": stage, "version": version},
     )
     connection.unregister("seen_now")
+
+
+def forget_judged(connection: Connection, stage: str, version: str) -> None:
+    """Forget which documents a sparse stage has seen, before it records them anew."""
+    connection.execute(
+        "DELETE FROM judged WHERE stage = $stage AND version = $version", {"stage": stage, "version": version}
+    )

@@ -346,7 +346,7 @@ def _model() -> tuple[Table, ...]:
             "A state of the model in training.",
             (
                 ("checkpoint", "VARCHAR", "the `checkpoints` partition: the folder's name"),
-                ("sequence", "BIGINT", "order of registration, 0 for the start of the loop; the largest is current"),
+                ("sequence", "BIGINT", "order of registration: of a lineage the largest is current"),
                 ("path", "VARCHAR", "an ordinary Hugging Face folder, relative to WINNOW_HOME if it lies there"),
                 ("weights_digest", "VARCHAR", "digest of its safetensors"),
                 ("tokenizer", "VARCHAR", "digest of its tokenizer"),

@@ -125,9 +125,11 @@ def plan(
 ) -> Delivery:
     """Return what differs from the store: files that are new or changed, and ready; shards whose file is gone."""
     files = list(files)
-    changed = tuple(file for file in files if known.shards.get(file.shard) != file.fingerprint and ready(file))
-    gone = set(known.shards) - {file.shard for file in files}
-    return Delivery(changed, tuple(sorted(gone)), known.deliveries)
+    changed = [file for file in files if known.shards.get(file.shard) != file.fingerprint]
+    closed_files = tuple(file for file in changed if ready(file))
+    # A renamed file is gone and new at once: while anything is still being written, nothing is withdrawn.
+    gone = set(known.shards) - {file.shard for file in files} if len(closed_files) == len(changed) else set()
+    return Delivery(closed_files, tuple(sorted(gone)), known.deliveries)
 
 
 def closed(seen_before: Mapping[str, Sequence[int]]) -> Callable[[DeliveredFile], bool]:
