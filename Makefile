@@ -25,8 +25,8 @@ run: $(STAMP) ## the same job on your own files; a source per folder
 ui: $(STAMP) ## Dagster's UI and the sensors on http://127.0.0.1:3000
 	@$(BIN)/winnow ui $(ARGS)
 
-test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## all tests, a file a worker
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .

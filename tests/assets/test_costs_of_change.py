@@ -236,7 +236,7 @@ def test_an_influence_model_below_its_floor_is_not_used_and_the_manifest_says_so
     )
     assert scores == [(None,)]
     assert world.processed_since(runs).get("scores") is None
-    assert world.value("SELECT count(*) FROM costs WHERE stage = 'probes'") == 2  # one look at what is measured already
+    assert world.value("SELECT count(*) FROM costs WHERE stage = 'probes'") == 1  # the floor moves no probe
 
 
 def test_a_changed_setting_of_a_judgement_needs_the_judgement_anew(copy_of_base: Callable[[str], World]) -> None:

@@ -73,7 +73,7 @@ def test_documents_without_a_judgement_are_judged_before_anything_is_chosen(worl
 
 
 def test_a_changed_rule_of_quality_has_everything_judged_anew_first(world: World) -> None:
-    world.configure(small_config(quality={"gopher": {"min_words": 3}}))
+    world.configure(small_config(quality={"gopher": {"min_words": 3.0}}))
     [request] = tick(world).run_requests or ()
     assert request.job_name == "ingest"
 
