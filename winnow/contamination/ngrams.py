@@ -128,8 +128,8 @@ def find_overlap(texts: pa.Array | pa.ChunkedArray, index: NgramIndex, threads: 
 def contaminated(overlap: pa.Table, index: NgramIndex, min_words: int = CONTAMINATED_WORDS) -> np.ndarray:
     """Return bool ``[rows]`` for rows of :func:`find_overlap`: does each share ``min_words`` words in a row?
 
-    The default 13 is GPT-3's largest n (Brown et al. 2020, appendix C). An item of fewer words, but at least the index's
-    n, counts when it stands in the document whole; a shorter one is too common to tell.
+    The default 13 is GPT-3's largest n (Brown et al. 2020, appendix C). An item of fewer words, but at least the
+    index's n, counts when it stands in the document whole; a shorter one is too common to tell.
     """
     words = np.diff(index.bounds)[overlap["item"].to_numpy()]
     return overlap["longest_match"].to_numpy() >= np.minimum(min_words, np.maximum(words, index.n))
