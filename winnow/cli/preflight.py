@@ -21,6 +21,9 @@ NEEDS_REFERENCE = ("contamination", "embeddings", "model", "influence", "selecti
 
 def check_before_run(home: Home, config: Config, until: str | None, checkpoint: str | None = None) -> None:
     """Raise :class:`UserError` for a missing corpus, reference, encoder or checkpoint, a bad budget or setting."""
+    for root in (home.resolve(location.root) for location in config.corpus.locations):
+        if not root.is_dir():
+            raise UserError(f"no corpus: there is no folder {root}; give --corpus GLOB, or put files there")
     files = scan(home, config.corpus)
     if not files:
         places = ", ".join(str(home.resolve(location.root)) for location in config.corpus.locations)
