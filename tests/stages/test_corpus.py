@@ -317,15 +317,15 @@ def test_a_delivery_that_another_one_overtook_changes_nothing(corpus, monkeypatc
     corpus.write("web/a.jsonl", [{"text": "one"}])
     corpus.deliver()
     corpus.write("web/a.jsonl", [{"text": "two"}])
-    rewrite = corpus_stage._rewrite_parts
+    rewrite = corpus_stage.rewrite_parts
 
     def overtaken(store, affected):
         rewritten = rewrite(store, affected)
-        monkeypatch.setattr(corpus_stage, "_rewrite_parts", rewrite)
+        monkeypatch.setattr(corpus_stage, "rewrite_parts", rewrite)
         corpus.deliver()
         return rewritten
 
-    monkeypatch.setattr(corpus_stage, "_rewrite_parts", overtaken)
+    monkeypatch.setattr(corpus_stage, "rewrite_parts", overtaken)
     slow = corpus.waiting()
     with pytest.raises(UserError, match=r"another delivery.*run this one again"):
         corpus.deliver(slow)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
 
@@ -138,9 +138,7 @@ class CandidateReport:
     oversize_members: int  # over all oversize buckets, a document once a bucket
 
 
-def find_candidates(
-    connection: DuckDBPyConnection, max_bucket: int = MAX_BUCKET, centers: int = CENTERS
-) -> CandidateReport:
+def find_candidates(connection: Connection, max_bucket: int = MAX_BUCKET, centers: int = CENTERS) -> CandidateReport:
     """Make the temporary tables ``candidate_pairs`` and ``bucket_centers`` from the relations of the module docstring.
 
     Both limits belong to the stored state: after a change of either, pass all documents as ``unpaired`` once.
@@ -170,7 +168,7 @@ def find_candidates(
     return report
 
 
-def valid_pairs(connection: DuckDBPyConnection) -> int:
+def valid_pairs(connection: Connection) -> int:
     """Make the temporary table ``valid_pairs(doc_a, doc_b)``, stored pairs that are candidates now; return its size.
 
     The connection must see ``bands`` (all live documents), ``bucket_centers`` as the last :func:`find_candidates` made

@@ -10,24 +10,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from winnow.config import Corpus
 from winnow.errors import UserError
 from winnow.identity import digest, digest_file, ids_to_numpy
-from winnow.store.parts import Part, PartWriter, arrow_schema, conform
+from winnow.stages.staging import Delivered, Staged
+from winnow.stages.text_parts import parts_by_shard, parts_of_affected, replace_parts, rewrite_parts
+from winnow.store.parts import Part, PartWriter
 from winnow.store.schema import tables
 from winnow.store.stage import Stage, forget_keys
-from winnow.store.store import Store, add_parts, get_meta, insert, now, set_meta
+from winnow.store.store import Store, add_parts, get_meta, insert, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
 from winnow.text.readers import FieldMap, Limits, ShardReader
 
@@ -38,26 +36,6 @@ log = logging.getLogger(__name__)
 
 READER_VERSION = "1"
 """Raise it when the same bytes would give other rows: every file is then read anew."""
-
-
-@dataclass
-class Delivered:
-    """What a delivery did."""
-
-    shards: int = 0
-    unchanged: int = 0
-    withdrawn: int = 0
-    failed: list[str] = field(default_factory=list)
-    records: int = 0
-    occurrences: int = 0
-    quarantined: int = 0
-    documents_added: int = 0
-    documents_removed: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.shards or self.withdrawn)
 
 
 def known_shards(connection: Connection, corpus: Corpus) -> Known:
@@ -145,109 +123,6 @@ def _digest_if_readable(file: DeliveredFile) -> str | None:
         return None
 
 
-class Staged:
-    """Rows read from files and not yet committed, spooled to Parquet so that memory stays bounded."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shards: list[dict[str, object]] = []
-        self.touched: list[DeliveredFile] = []
-        self.occurrences: list[Path] = []
-        self.quarantine: list[pa.Table] = []
-
-    def read(
-        self,
-        file: DeliveredFile,
-        reader: ShardReader,
-        settings: str,
-        texts: PartWriter,
-        work: Stage,
-        report: Delivered,
-        progress: Callable[[str], None],
-    ) -> None:
-        """Read one file; its texts reach the parts only if the file does not fail."""
-        started = time.monotonic()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        spool = self.folder / f"{len(self.occurrences)}.parquet"
-        text_spool = self.folder / "texts.parquet"
-        quarantined = []
-        with _spool(spool, "occurrences") as occurrences, _spool(text_spool, "texts") as bodies:
-            for piece in reader:
-                quarantined.extend(piece.quarantined)
-                rows = _with_shard(piece.documents, file)
-                occurrences.write_table(conform("occurrences", rows.drop_columns(["text"])))
-                bodies.write_table(conform("texts", rows.select(["doc_id", "shard", "row", "text"])))
-        if not reader.failed:
-            with pq.ParquetFile(text_spool) as bodies_file:
-                for rows in bodies_file.iter_batches():
-                    texts.add(pa.Table.from_batches([rows]))
-            self.occurrences.append(spool)
-        else:
-            report.failed.append(file.shard)
-        fields = ("row", "offset", "reason", "detail", "excerpt", "records")
-        columns = {name: [getattr(row, name) for row in quarantined] for name in fields}
-        columns["byte_offset"] = columns.pop("offset")
-        self.quarantine.append(
-            conform("quarantine", pa.table({**columns, "shard": [file.shard] * len(quarantined)}))
-            if quarantined
-            else arrow_schema("quarantine").empty_table()
-        )
-        for row in quarantined:
-            report.reasons[row.reason] = report.reasons.get(row.reason, 0) + row.records
-        self.shards.append(
-            {
-                "shard": file.shard,
-                "batch": work.partition,
-                "source": file.source,
-                "path": file.path,
-                "format": reader.format,
-                "bytes": file.bytes,
-                "mtime_ns": file.mtime_ns,
-                "sha256": reader.sha256,
-                "reader": settings,
-                "records": reader.records,
-                "occurrences": reader.occurrences,
-                "quarantined": reader.quarantined,
-                "failed": reader.failed,
-                "delivered_at": now(),
-                "run_id": work.run_id,
-            }
-        )
-        report.shards += 1
-        report.records += reader.records
-        report.occurrences += reader.occurrences
-        report.quarantined += reader.quarantined
-        rate = reader.records / max(time.monotonic() - started, 1e-9)
-        progress(
-            f"{file.shard}: {reader.records} records, {reader.occurrences} documents, "
-            f"{reader.quarantined} quarantined ({rate:,.0f} records/s)"
-        )
-
-    def close(self) -> None:
-        self.quarantine.clear()
-
-
-@contextmanager
-def _spool(path: Path, kind: str) -> Iterator[pq.ParquetWriter]:
-    writer = pq.ParquetWriter(path, arrow_schema(kind), compression="zstd")
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-def _with_shard(documents: pa.Table, file: DeliveredFile) -> pa.Table:
-    import polars as pl
-
-    words = pl.from_arrow(documents["text"].combine_chunks()).str.count_matches(r"\S+")  # type: ignore[union-attr]
-    count = len(documents)
-    return (
-        documents.append_column("shard", pa.array([file.shard] * count, pa.string()))
-        .append_column("source", pa.array([file.source] * count, pa.string()))
-        .append_column("words", pa.array(words.cast(pl.Int64).to_arrow(), pa.int64()))
-    )
-
-
 def _commit(
     store: Store,
     corpus: Corpus,
@@ -259,7 +134,7 @@ def _commit(
 ) -> None:
     shards = [str(row["shard"]) for row in staged.shards]
     affected = pa.table({"shard": pa.array([*shards, *gone], pa.string())})
-    rewritten = _rewrite_parts(store, affected)
+    rewritten = rewrite_parts(store, affected)
     priorities = pa.table(
         {
             "source": pa.array(list(corpus.sources), pa.string()),
@@ -269,7 +144,7 @@ def _commit(
     with store.write() as connection:
         connection.register("affected", affected)
         connection.register("priorities", priorities)
-        if _parts_of_affected(connection) != sorted(rewritten):
+        if parts_of_affected(connection) != sorted(rewritten):
             raise UserError("another delivery changed the same files meanwhile; run this one again")
         connection.execute(
             "CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
@@ -282,11 +157,11 @@ def _commit(
             )
         for rows in staged.quarantine:
             insert(connection, "quarantine", rows)
-        holders = _holders(store, texts)
+        parts_of = parts_by_shard(store, texts)
         for row in staged.shards:
-            row["parts"] = holders.get(str(row["shard"]), [])
+            row["parts"] = parts_of.get(str(row["shard"]), [])
         # Before the new rows: a text part can come out as it was, under the digest that is taken away here.
-        _replace_parts(connection, rewritten)
+        replace_parts(connection, rewritten)
         if staged.shards:
             insert(connection, "shards", pa.Table.from_pylist(staged.shards))
         for file in staged.touched:
@@ -371,53 +246,3 @@ def _digest_documents(connection: Connection) -> str:
         ids.update(ids_to_numpy(batch["doc_id"]).tobytes())
         sources.update("".join(f"{source}\x00" for source in batch["source"].to_pylist()).encode())
     return digest([ids.hexdigest(), sources.hexdigest()])
-
-
-# -- parts that hold texts of replaced or withdrawn shards ----------------------------------------------------------
-
-
-def _rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
-    """Write the parts that hold affected shards anew without them; returns old digest -> new parts (maybe none)."""
-    with store.read() as connection:
-        connection.register("affected", affected)
-        old = _parts_of_affected(connection)
-    drop = set(affected["shard"].to_pylist())
-    rewritten: dict[str, list[Part]] = {}
-    for part in old:
-        with pq.ParquetFile(store.part_path("texts", part)) as file:
-            rewritten[part] = store.write_parts(
-                "texts",
-                (
-                    rows.filter(pa.array([shard not in drop for shard in rows["shard"].to_pylist()], pa.bool_()))
-                    for rows in (pa.Table.from_batches([batch]) for batch in file.iter_batches())
-                ),
-            )
-    return rewritten
-
-
-def _parts_of_affected(connection: Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT DISTINCT unnest(parts) AS part FROM shards SEMI JOIN affected USING (shard) ORDER BY part"
-    ).fetchall()
-    return [part for (part,) in rows]
-
-
-def _replace_parts(connection: Connection, rewritten: dict[str, list[Part]]) -> None:
-    for old, parts in rewritten.items():
-        connection.execute("DELETE FROM parts WHERE part = $part", {"part": old})
-        add_parts(connection, parts)
-        new = [part.digest for part in parts]
-        connection.execute(
-            "UPDATE shards SET parts = list_concat(list_filter(parts, lambda p: p <> $old), $new)"
-            " WHERE list_contains(parts, $old)",
-            {"old": old, "new": new},
-        )
-
-
-def _holders(store: Store, parts: list[Part]) -> dict[str, list[str]]:
-    holders: dict[str, list[str]] = {}
-    for part in parts:
-        shards = pq.read_table(store.part_path("texts", part.digest), columns=["shard"])["shard"].unique().to_pylist()
-        for shard in shards:
-            holders.setdefault(shard, []).append(part.digest)
-    return holders

@@ -9,7 +9,7 @@ from winnow.errors import UserError
 from winnow.stages.manifests import manifest_row
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
+    from winnow.store.store import Connection
 
 NEIGHBOURS = 10
 
