@@ -105,5 +105,12 @@ def _bucket(positions: int) -> int:
     return power * 3 // 4 if positions <= power * 3 // 4 else power
 
 
+def within_tokens(docs: Sequence[np.ndarray], tokens: int) -> np.ndarray:
+    """Return int64 positions of documents in canonical order until ``tokens`` would be passed; at least one."""
+    order = canonical_order(docs)
+    total = np.cumsum([len(docs[position]) for position in order])
+    return order[: max(1, int(np.searchsorted(total, tokens, side="right")))]
+
+
 def _token_bytes(doc: np.ndarray) -> bytes:
     return np.asarray(doc, dtype="<i8").tobytes()

@@ -7,13 +7,14 @@ checkpoint and reference and saved as safetensors, so a document that arrives la
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from winnow.attribution.batching import within_tokens
 from winnow.config import Config
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
 from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged
@@ -186,7 +187,8 @@ class Prober:
         drawn = np.sort(
             np.argsort(seeded_keys(ids, settings.seed, "curvature"), kind="stable")[: settings.curvature_documents]
         )
-        reference = _up_to(self._reference_tokens(), settings.reference_tokens)
+        items = self._reference_tokens()
+        reference = [items[position] for position in sorted(within_tokens(items, settings.reference_tokens))]
         self.say(
             f"fitting {settings.estimator} ({settings.scope}) on {len(drawn)} documents "
             f"and {len(reference)} reference items"
@@ -217,16 +219,6 @@ class Prober:
         return oracle.probe(
             docs, lambda done, total: self.say(f"{done} of {total} oracle probes") if done % 24 == 0 else None
         )
-
-
-def _up_to(docs: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
-    """Return documents in a hashed order of their content until ``tokens`` is reached; at least one."""
-    from winnow.attribution.batching import canonical_order
-
-    order = canonical_order(docs)
-    total = np.cumsum([len(docs[index]) for index in order])
-    count = max(1, int(np.searchsorted(total, tokens, side="right")))
-    return [docs[index] for index in sorted(order[:count])]
 
 
 def _hex(ids: np.ndarray) -> list[bytes]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from winnow.errors import UserError
 from winnow.identity import ids_as_keys, ids_to_numpy
@@ -104,8 +105,6 @@ class Selected:
                 "in_control": pa.array(self.control.selected),
             }
         )
-        import pyarrow.compute as pc
-
         early = self.loop.pool.documents.filter(pc.is_valid(self.loop.pool.documents["stage"]))
         rejected = pa.table(
             {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from winnow.attribution.batching import within_tokens
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy, seeded_keys
@@ -267,7 +268,8 @@ def train_arm(
     loaded = load_checkpoint(checkpoint)
     context = loaded.model.config.max_position_embeddings
     packed = pack_arm(store, loaded.tokenizer, arm, context)[:windows]
-    items = _capped(tokenise(loaded.tokenizer, judging), config.train.judging_tokens)
+    items = tokenise(loaded.tokenizer, judging)
+    items = [items[position] for position in within_tokens(items, config.train.judging_tokens)]
     result = train(
         loaded.model,
         packed,
@@ -297,15 +299,6 @@ def pack_arm(store: Store, tokenizer: PreTrainedTokenizerBase, arm: Arm, context
 
     tokens = _tokens(store, arm.documents, lambda texts: tokenise(tokenizer, texts))
     return pack(tokens, context, int(tokenizer.eos_token_id))
-
-
-def _capped(items: list[np.ndarray], tokens: int) -> list[np.ndarray]:
-    """Return items in hashed order until ``tokens`` are reached; at least one."""
-    from winnow.attribution.batching import canonical_order
-
-    order = canonical_order(items)
-    total = np.cumsum([len(items[index]) for index in order])
-    return [items[index] for index in order[: max(1, int(np.searchsorted(total, tokens, side="right")))]]
 
 
 def curve_rows(version: str, trained: Trained) -> pa.Table:
