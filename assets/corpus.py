@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 
 from resources.partitions import SHARDS
-from resources.report import materialized, skipped, table_of
+from resources.report import live, materialized, skipped, table_of
 from resources.workspace import Workspace
+from winnow.errors import UserError
 from winnow.stages.corpus import deliver
 from winnow.store.stage import Stage
 from winnow.text.deliveries import Delivery, scan
@@ -30,11 +31,13 @@ def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[
     files = scan(workspace.paths, config.corpus)
     tables = ("shards", "occurrences", "quarantine", "documents")
     reasons: dict[str, int] = {}
+    refused: list[str] = []
     processed, seconds = 0, 0.0
     for key in context.partition_keys:
         delivery = Delivery.load(workspace.paths, key).as_of_now(files)
         stage = Stage(store, "corpus", context.run_id, partition=key)
-        report = deliver(store, config.corpus, delivery, stage, context.log.info)
+        report = deliver(store, config.corpus, delivery, stage, live(context, "shards"))
+        refused += report.refused
         for reason, count in report.reasons.items():
             reasons[reason] = reasons.get(reason, 0) + count
         if not report.changed:
@@ -47,6 +50,8 @@ def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[
         )
         for shard in report.failed:
             context.log.warning(f"{shard} failed: too many bad records; see quarantine for each")
+    if refused:  # the others are committed
+        raise UserError(f"{len(refused)} files were left as they were: {'; '.join(refused[:5])}")
     if not seconds:
         for table in tables:
             yield skipped(context, store, table, f"every file of {', '.join(context.partition_keys)} is unchanged")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
 
+from winnow.stages.progress import Count
 from winnow.store import Store
 from winnow.store.schema import tables
 from winnow.store.stage import Stage
+
+OBSERVE_SECONDS = 30.0
 
 
 def materialized(
@@ -42,6 +46,28 @@ def skipped(context: dg.AssetExecutionContext, store: Store, table: str, why: st
             "skipped": why,
         },
     )
+
+
+def live(context: dg.AssetExecutionContext, asset: str) -> Callable[[Count], None]:
+    """Return what shows a stage's live counters: in the run's log, and every half minute with the asset in the UI."""
+    last = time.monotonic()
+
+    def report(count: Count) -> None:
+        nonlocal last
+        context.log.info(str(count))
+        if time.monotonic() - last >= OBSERVE_SECONDS:
+            last = time.monotonic()
+            metadata = {
+                "documents": count.documents,
+                "quarantined": count.quarantined,
+                "bytes": count.done,
+                "bytes in all": count.total,
+                "MB/s": round(count.rate / 1e6, 1),
+                "seconds left": round(count.left or 0),
+            }
+            context.log_event(dg.AssetObservation(asset, metadata=metadata))
+
+    return report
 
 
 def row_count(store: Store, table: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from resources.runs import hold
 from winnow.config import Config, load_config
 from winnow.home import Home
 from winnow.store import Store
@@ -29,6 +30,10 @@ class Workspace(dg.ConfigurableResource):
         """Return the encoder's name, or its path resolved against the home when it is a folder there."""
         local = self.paths.resolve(config.encoder.name)
         return str(local) if local.is_dir() else config.encoder.name
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        if context.run is not None:
+            hold(self.paths, context.run.run_id)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is not None:  # a sensor's look at the home publishes nothing

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dagster as dg
 
 from resources.partitions import CHECKPOINTS
+from resources.runs import bury_dead_runs
 from resources.workspace import Workspace
 from sensors.jobs import active_runs, curate, ingest, request
 from winnow.errors import UserError
@@ -22,6 +23,7 @@ from winnow.store.store import open_published
 def curation(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
     """Request a curate run for the current checkpoint when no manifest answers to the present state."""
     config = workspace.config()
+    bury_dead_runs(context.instance, workspace.paths)
     if active_runs(context.instance, "ingest", "register", "curate"):
         return dg.SensorResult(skip_reason=dg.SkipReason("waiting for runs in progress"))
     try:

@@ -7,6 +7,7 @@ import json
 import dagster as dg
 
 from resources.partitions import SHARDS
+from resources.runs import bury_dead_runs
 from resources.workspace import Workspace
 from sensors.jobs import active_runs, request
 from winnow.errors import UserError
@@ -20,6 +21,7 @@ def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Senso
     """Deliver closed files: a file is closed when size and time did not change between two looks (the cursor)."""
     home = workspace.paths
     config = workspace.config()
+    bury_dead_runs(context.instance, workspace.paths)
     files = scan(home, config.corpus)
     ready = closed(json.loads(context.cursor) if context.cursor else {})
     cursor = json.dumps({file.shard: file.fingerprint for file in files})
@@ -28,7 +30,7 @@ def inbox(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Senso
             known = known_shards(connection, config.corpus)
     except UserError:  # nothing has been published yet
         known = Known({}, 0)
-    delivery = plan(files, known, ready)
+    delivery = plan(files, known, ready, config.corpus.delivery_bytes)
     if active_runs(context.instance, "ingest", "curate"):  # a selection sees one corpus from first step to last
         return dg.SensorResult(skip_reason=dg.SkipReason("waiting for runs in progress"), cursor=cursor)
     if not delivery:

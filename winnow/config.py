@@ -26,28 +26,63 @@ class Section(BaseModel):
 
 
 class Location(Section):
-    """Files that make up the corpus: a root folder and globs below it; the folder of a file is its source."""
+    """Files that make up the corpus: a root folder and globs below it; the folder of a file is its source.
+
+    ``root`` is a path or a URI (``s3://bucket/folder``, ``gs://``, ``hf://datasets/owner/name``, ``https://``,
+    ``memory://``); credentials come from the environment alone. ``source`` names the source of every file of the
+    location instead of its folder. ``layout``: ``files``; ``dolma`` (``documents/`` with ``attributes/`` joined by id);
+    ``huggingface`` (what ``save_to_disk`` wrote); ``auto`` tells them apart by what lies in the folder.
+    """
 
     root: str = "inbox"
     include: list[str] = ["**/*"]
+    source: str = ""
+    layout: Literal["auto", "files", "dolma", "huggingface"] = "auto"
 
 
 class Source(Section):
-    """How to read one source ("" = the source has no such field); of equal copies the smaller priority is canonical."""
+    """How to read one source ("" = the source has no such field); of equal copies the smaller priority is canonical.
+
+    A field's name with dots leads into nested objects or columns. ``metadata``: the other fields to keep (all unless
+    named). ``format`` reads every file of the source as that format whatever its suffix. ``separator`` cuts a plain
+    text file into documents. ``delimiter`` is that of CSV ("": comma, or tab in ``.tsv``). ``html`` names the extractor
+    for WARC responses. ``normalization`` is done in the order of ``winnow/text/normalize.py``, whatever the order here.
+    ``schema_drift``: ``stop`` refuses shards whose fields change their type, ``allow`` keeps both.
+    """
 
     text_field: Annotated[str, Field(min_length=1)] = "text"
     id_field: str = "id"
     url_field: str = "url"
     date_field: str = "date"
+    metadata: list[str] | None = None
     priority: int = 0
+    format: str = ""
+    separator: str = ""
+    delimiter: Annotated[str, Field(max_length=1)] = ""
+    html: Literal["resiliparse", "trafilatura", "text"] = "resiliparse"
+    normalization: list[Literal["nfc", "mojibake", "line_ends", "control_characters"]] = []
+    schema_drift: Literal["stop", "allow"] = "stop"
 
 
 class Corpus(Section):
+    """What is read and how; ``max_*`` bound one record or file, the rest says how the work is cut and changes no result.
+
+    ``max_expansion`` and ``max_decompressed_bytes`` stop decompression bombs. A file over ``shard_bytes`` is read in
+    pieces by several workers where its format allows, small ones are read together; a delivery holds about
+    ``delivery_bytes``. ``batch_bytes`` bounds what a worker holds of a file; ``workers`` 0 = one for each core.
+    """
+
     locations: list[Location] = [Location()]
     sources: dict[str, Source] = {}
     max_record_bytes: Count = 32 * 2**20
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     max_bad_records: Annotated[int, Field(ge=0)] = 10
+    max_expansion: Annotated[float, Field(ge=1)] = 1000.0
+    max_decompressed_bytes: Count = 2**40
+    shard_bytes: Count = 256 * 2**20
+    delivery_bytes: Count = 16 * 2**30
+    batch_bytes: Count = 16 * 2**20
+    workers: Annotated[int, Field(ge=0)] = 0
 
     def source(self, name: str) -> Source:
         return self.sources.get(name, Source())
@@ -164,9 +199,18 @@ class Train(Section):
 
 
 class Store(Section):
-    """``file``: one embedded DuckDB file; ``lake``: DuckLake with a SQLite catalog (extra ``[lake]``)."""
+    """``file``: one embedded DuckDB file; ``lake``: DuckLake (extra ``[lake]``).
+
+    ``catalog`` of a lake: ``sqlite`` (in the home) or a Postgres connection string, ``postgres:dbname=winnow host=...``
+    (the password comes from ``PGPASSWORD`` or ``~/.pgpass``). ``data``: where parts and the lake's files go, a path or
+    ``s3://bucket/prefix`` ("": ``store/`` in the home; credentials come from the environment). ``keep_days``: garbage
+    collection leaves alone what is younger.
+    """
 
     backend: Literal["file", "lake"] = "file"
+    catalog: str = "sqlite"
+    data: str = ""
+    keep_days: Annotated[float, Field(ge=0)] = 1.0
     memory_limit: str = "2GB"
     threads: Annotated[int, Field(ge=0)] = 0
     lock_wait_seconds: Annotated[float, Field(gt=0)] = 120.0
@@ -199,7 +243,7 @@ class Config(Section):
 
 
 LOCATIONS = {
-    "corpus": ("locations",),
+    "corpus": ("locations", "shard_bytes", "delivery_bytes", "batch_bytes", "workers"),
     "reference": ("path", "name"),
     "contamination": ("evaluation_sets",),
     "encoder": ("name",),

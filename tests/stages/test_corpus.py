@@ -14,6 +14,7 @@ from winnow.errors import UserError
 from winnow.identity import doc_id
 from winnow.stages import corpus as corpus_stage
 from winnow.stages.corpus import corpus_digest
+from winnow.stages.corpus_digest import recomputed_corpus_digest
 from winnow.text.deliveries import Delivery, scan
 
 BROKEN = [b"{broken"] * 11
@@ -236,7 +237,7 @@ def test_the_corpus_digest_does_not_depend_on_how_rows_are_batched(corpus):
             return type("Rows", (), {"to_arrow_reader": lambda _, size: rows.to_arrow_table().to_batches(3)})()
 
     with corpus.store.read() as connection:
-        digest = corpus_stage._digest_documents(InBatches(connection))  # type: ignore[arg-type]
+        digest = recomputed_corpus_digest(InBatches(connection))  # type: ignore[arg-type]
     assert digest == corpus_digest(corpus.store)
 
 
@@ -287,7 +288,7 @@ def test_a_source_says_how_its_fields_are_called(tmp_path):
 def test_a_text_comes_back_bit_for_bit(corpus, text):
     corpus.write("web/a.jsonl", [{"text": text}])
     corpus.deliver()
-    assert corpus.rows("texts") == [(doc_id(text), "web/a.jsonl", 0, text)]
+    assert corpus.rows("texts") == [(doc_id(text), "web/a.jsonl", 0, text, None)]
 
 
 def test_a_changed_field_map_or_priority_is_delivered_anew(tmp_path):

@@ -21,7 +21,7 @@ from winnow.mixture.manifest_files import write_manifest
 from winnow.stages.checks import check_manifest
 from winnow.stages.manifests import funnel, funnel_problems, manifest_row
 from winnow.stages.pool import admissible, budget_tokens, candidate_pool
-from winnow.store.store import insert, insert_row
+from winnow.store.store import insert, insert_row, replace_owned
 
 LEAKED = "the reference of this test has a sentence of more than thirteen words and that is why it counts"
 TOKENS = 100
@@ -160,19 +160,22 @@ def test_the_pool_is_sorted_and_its_digest_is_of_the_set(corpus, tmp_path):
 
 
 def decide(corpus: SmallCorpus, selection: str, kept: Sequence[str], **removed: Sequence[str]) -> None:
+    found = []
+    for verdict, reason, texts in (
+        ("selected", "granted", kept),
+        *(("rejected", *item) for item in removed.items()),
+    ):
+        ids = doc_ids(texts)
+        columns = {"selection": selection, "verdict": verdict, "reason": reason}
+        rows = {name: pa.array([value] * len(ids), pa.string()) for name, value in columns.items()}
+        found.append(pa.table({"doc_id": ids, **rows}))
+    parts = corpus.store.write_parts("decisions", found)
     with corpus.store.write() as connection:
-        for verdict, reason, texts in (
-            ("selected", "granted", kept),
-            *(("rejected", *item) for item in removed.items()),
-        ):
-            ids = doc_ids(texts)
-            columns = {"selection": selection, "verdict": verdict, "reason": reason}
-            rows = {name: pa.array([value] * len(ids), pa.string()) for name, value in columns.items()}
-            insert(connection, "decisions", pa.table({"doc_id": ids, **rows}))
+        replace_owned(connection, "decisions", selection, parts)
 
 
 def outcomes(corpus: SmallCorpus, selection: str = "s") -> dict[str, dict[str, dict[str, int]]]:
-    with corpus.store.read() as connection:
+    with corpus.store.read("decisions") as connection:
         return funnel(connection, selection, "t")
 
 

@@ -11,6 +11,7 @@ from winnow.home import Home
 from winnow.identity import digest_file, doc_ids
 from winnow.store import Store, parts
 from winnow.store.parts import conform, part_writer, write_parts
+from winnow.store.storage import LocalStorage
 from winnow.store.store import add_parts, insert, live_parts
 
 
@@ -31,30 +32,32 @@ def file_store(tmp_path) -> Store:
 
 
 def test_a_part_is_named_by_the_digest_of_its_bytes(tmp_path):
-    (part,) = write_parts(tmp_path, "embeddings", [vectors("a", "b")])
+    (part,) = write_parts(LocalStorage(tmp_path), "embeddings", [vectors("a", "b")])
     path = tmp_path / "embeddings" / f"{part.digest}.parquet"
     assert digest_file(path).startswith(part.digest)
     assert (part.kind, part.rows, part.bytes) == ("embeddings", 2, path.stat().st_size)
 
 
 def test_equal_rows_are_one_part_and_other_rows_another(tmp_path):
-    (first,) = write_parts(tmp_path, "embeddings", [vectors("a", "b")])
-    (again,) = write_parts(tmp_path, "embeddings", [vectors("a", "b")])
-    (other,) = write_parts(tmp_path, "embeddings", [vectors("a", "c")])
+    (first,) = write_parts(LocalStorage(tmp_path), "embeddings", [vectors("a", "b")])
+    (again,) = write_parts(LocalStorage(tmp_path), "embeddings", [vectors("a", "b")])
+    (other,) = write_parts(LocalStorage(tmp_path), "embeddings", [vectors("a", "c")])
     assert first == again != other
     assert len(list((tmp_path / "embeddings").iterdir())) == 2
 
 
 def test_no_rows_make_no_part(tmp_path):
-    assert write_parts(tmp_path, "embeddings", []) == []
-    assert write_parts(tmp_path, "embeddings", [vectors()]) == []
+    assert write_parts(LocalStorage(tmp_path), "embeddings", []) == []
+    assert write_parts(LocalStorage(tmp_path), "embeddings", [vectors()]) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_many_rows_are_cut_into_several_parts_that_hold_them_all(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "TARGET_BYTES", 200)
     texts = [f"text {number}" for number in range(40)]
-    written = write_parts(tmp_path, "embeddings", (vectors(*texts[at : at + 5]) for at in range(0, 40, 5)))
+    written = write_parts(
+        LocalStorage(tmp_path), "embeddings", (vectors(*texts[at : at + 5]) for at in range(0, 40, 5))
+    )
     assert len(written) > 2
     rows = pa.concat_tables(pq.read_table(tmp_path / "embeddings" / f"{part.digest}.parquet") for part in written)
     assert rows["doc_id"].to_pylist() == doc_ids(texts).to_pylist()
@@ -62,7 +65,7 @@ def test_many_rows_are_cut_into_several_parts_that_hold_them_all(tmp_path, monke
 
 
 def test_an_unfinished_part_leaves_no_file(tmp_path):
-    with pytest.raises(ZeroDivisionError), part_writer(tmp_path, "embeddings") as writer:
+    with pytest.raises(ZeroDivisionError), part_writer(LocalStorage(tmp_path), "embeddings") as writer:
         writer.add(vectors("a"))
         raise ZeroDivisionError
     assert list((tmp_path / "embeddings").iterdir()) == []

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from other_process import wait_until_ready
 
-from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
 from winnow.store import Store
 from winnow.store.store import insert_row
@@ -46,7 +45,7 @@ def test_a_writer_waits_for_another_process(store, process):
 def test_a_writer_that_waited_too_long_is_told_who_holds_the_store_and_what_to_do(store, process):
     other = process(HOLD)
     wait_until_ready(other)
-    impatient = Store(store.home, StoreSettings(backend=store.settings.backend, lock_wait_seconds=0.2))
+    impatient = Store(store.home, store.settings.model_copy(update={"lock_wait_seconds": 0.2}))
     with (
         pytest.raises(UserError, match=r"stayed locked for 0\.2 s .*raise store\.lock_wait_seconds") as error,
         impatient.write(),
@@ -77,13 +76,77 @@ for number in range(TIMES):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_the_same_time_lose_nothing(store, process):
-    times = 20 if store.settings.backend == "file" else 3
-    writers = [process(WRITE_MANY.replace("TIMES", str(times)).replace("NAME", f"'{name}'")) for name in "ab"]
-    assert [other.wait() for other in writers] == [0, 0]
+    times = 25
+    writers = [process(WRITE_MANY.replace("TIMES", str(times)).replace("NAME", f"'{name}'")) for name in "abcd"]
+    assert [other.wait() for other in writers] == [0] * 4
     found = store.query("SELECT stage, count(DISTINCT processed), count(*) FROM costs GROUP BY ALL ORDER BY ALL")
-    assert found == [("a", times, times), ("b", times, times)]
-    assert store.query("SELECT value FROM meta WHERE key = 'generation'") == [(str(2 * times),)]
+    assert found == [(name, times, times) for name in "abcd"]
+    assert store.query("SELECT value FROM meta WHERE key = 'generation'") == [(str(4 * times),)]
+
+
+LOOK_UNTIL_TOLD = """
+import select
+looks = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with store.read() as connection:
+        count = "SELECT count(*), count(DISTINCT stage) FROM costs"
+        first = connection.execute(count).fetchone()
+        assert first[0] == 2 * first[1], first  # whole states only: each write adds two rows of a stage
+        assert connection.execute(count).fetchone() == first
+    looks += 1
+    if looks == 1:
+        ready()
+print(looks, flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["lake", "postgres"], indirect=True)
+def test_readers_of_a_lake_do_not_wait_for_a_writer_and_see_whole_states(store, process):
+    with store.write():
+        pass
+    reader = process(LOOK_UNTIL_TOLD)
+    wait_until_ready(reader)
+    for stage in "abc":
+        with store.write() as connection:
+            insert_row(connection, "costs", stage=stage, processed=1)
+            assert store.query("SELECT count(*) FROM costs WHERE stage = $stage", {"stage": stage}) == [(0,)]
+            insert_row(connection, "costs", stage=stage, processed=2)
+    reader.stdin.write("\n")
+    reader.stdin.flush()
+    assert int(reader.stdout.readline()) > 1
+    assert reader.wait() == 0
+
+
+def test_a_reader_that_began_before_a_write_sees_the_old_state_to_its_end(store, process):
+    with store.write() as connection:
+        insert_row(connection, "costs", stage="old")
+    if store.settings.backend == "lake":  # on the file backend the writer waits for the reader instead
+        with store.read() as connection:
+            assert connection.execute("SELECT stage FROM costs").fetchall() == [("old",)]
+            other = process("with store.write() as connection:\n    connection.execute('DELETE FROM costs')\n")
+            assert other.wait() == 0
+            assert connection.execute("SELECT stage FROM costs").fetchall() == [("old",)]
+        assert store.query("SELECT stage FROM costs") == []
+    else:
+        with store.scratch("costs") as connection:
+            other = process("with store.write() as connection:\n    connection.execute('DELETE FROM costs')\n")
+            assert other.wait() == 0
+            assert connection.execute("SELECT stage FROM costs").fetchall() == [("old",)]
+        assert store.query("SELECT stage FROM costs") == []
+
+
+def test_a_killed_writer_leaves_the_turn_free_at_once(store, process):
+    other = process(HOLD)
+    wait_until_ready(other)
+    other.kill()
+    other.wait()
+    began = time.monotonic()
+    with store.write() as connection:
+        insert_row(connection, "costs", stage="ours")
+    assert time.monotonic() - began < 10
+    assert store.query("SELECT stage FROM costs") == [("ours",)]
 
 
 KILLED_IN_TRANSACTION = """
@@ -126,7 +189,7 @@ whole = store.write_parts("embeddings", [rows])
 with store.write() as connection:
     add_parts(connection, whole)
     insert(connection, "documents", rows.select(["doc_id"]))
-writer = PartWriter(store.home.parts, "embeddings")
+writer = PartWriter(store.storage, "embeddings")
 for _ in range(50):
     writer.add(rows)
 unlisted = store.write_parts("embeddings", [rows, rows])

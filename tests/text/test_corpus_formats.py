@@ -25,9 +25,9 @@ from winnow.text import discover, format_of
         ("a.txt", "text"),
         ("README.md", "markdown"),
         ("a.markdown", "markdown"),
-        ("a.csv", None),
+        ("a.csv", "csv"),
         ("a.gz", None),
-        ("a.txt.gz", None),
+        ("a.txt.gz", "text.gz"),
         ("a.jsonl.tmp", None),
         ("jsonl", None),
     ],
@@ -48,7 +48,7 @@ def _found(root: Path, *globs: str) -> list[str]:
 
 
 def test_files_are_found_sorted_and_once_whatever_the_globs(tmp_path: Path) -> None:
-    _touch(tmp_path, "b.jsonl", "a/z.parquet", "a/b/c.txt", "a/b/x.csv", "a.md")
+    _touch(tmp_path, "b.jsonl", "a/z.parquet", "a/b/c.txt", "a/b/x.log", "a.md")
     everything = ["a/b/c.txt", "a/z.parquet", "a.md", "b.jsonl"]
     assert _found(tmp_path, "**/*") == everything
     assert _found(tmp_path, "**/*.jsonl", "**/*", "*.jsonl") == everything
@@ -87,9 +87,14 @@ def test_a_folder_or_pipe_named_like_a_file_is_not_a_file(tmp_path: Path) -> Non
 def test_a_root_that_cannot_be_listed_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="missing cannot be listed"):
         discover(tmp_path / "missing", ["**/*"])
-    _touch(tmp_path, "a.jsonl")
-    with pytest.raises(UserError, match="folder"):
-        discover(tmp_path / "a.jsonl", ["**/*"])
+    (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+    with pytest.raises(UserError, match="name an existing, readable folder"):
+        discover(tmp_path / "nowhere", ["**/*"])
+
+
+def test_a_root_that_is_a_file_is_found_whatever_the_globs(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.jsonl", "b.jsonl")
+    assert discover(tmp_path / "a.jsonl", ["*.parquet"]) == [tmp_path / "a.jsonl"]
 
 
 @pytest.mark.parametrize("glob", ["/etc/*", "../*", "a/../*", "", "a//b"])

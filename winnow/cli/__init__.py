@@ -1,4 +1,4 @@
-"""The command line: ``winnow sql | manifest | explain | demo | run | ui | config``.
+"""The command line: ``winnow sql | manifest | explain | demo | run | ui | config``, and what keeps a store in order.
 
 A :class:`~winnow.errors.UserError` is printed as one sentence and ends with exit code 2.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+
+from winnow.cli import keeping
 
 STAGES = (
     "corpus", "signals", "duplicates", "contamination", "embeddings", "model", "influence", "selection", "mixture",
@@ -22,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
     sql = commands.add_parser("sql", help="query the published store")
     sql.add_argument("query", help="one SQL statement")
+    sql.add_argument("--at", metavar="MANIFEST", help="the store as it was when this manifest was made (v0001)")
     _format(sql, ("table", "csv", "json"))
 
     manifest = commands.add_parser("manifest", help="list, show or verify manifests")
@@ -59,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
 
     config = commands.add_parser("config", help="print the configuration, defaults included")
     _format(config, ("toml", "json"))
+
+    keeping.add_commands(commands)
     return top
 
 
@@ -93,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from winnow.cli import runs
 
             return int(getattr(runs, options.command)(options))
+        if options.command in keeping.COMMANDS:
+            return int(getattr(keeping, options.command)(options))
         from winnow.cli import read
 
         return int(getattr(read, options.command)(options))

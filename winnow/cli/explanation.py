@@ -10,7 +10,28 @@ SIGNALS_SHOWN = ("words", "lines", "stop_words_distinct", "unigram_entropy", "co
 
 def lines(found: dict[str, Any]) -> list[str]:
     """Return what a person wants to know first: the verdict, then the evidence in the order of the stages."""
+    if "withdrawn" in found:
+        return list(_withdrawn(found))
     return [*_head(found), *_origin(found), *_judgements(found), *_influence(found), *_rounds(found)]
+
+
+def _withdrawn(found: dict[str, Any]) -> Iterator[str]:
+    yield f"document {found['document']['doc_id']}"
+    for demand in found["withdrawn"]:
+        why = f": {demand['reason']}" if demand["reason"] else ""
+        yield f"withdrawn  by {demand['kind']} {demand['value']} at {demand['withdrawn_at']:%Y-%m-%d %H:%M}{why}"
+    for place in found["occurrences"][:10]:
+        yield f"stood in   {place['shard']} row {place['row']}" + (
+            f", id {place['original_id']}" if place["original_id"] else ""
+        )
+        yield f"           {_file(place)}"
+    for row in found["manifests"]:
+        yield f"manifest   {row['version']} has it, at place {row['order']}; no later one will"
+
+
+def _file(place: dict[str, Any]) -> str:
+    """Say which file an occurrence is in, and which run read it."""
+    return f"{place['path']}, sha256 {(place['sha256'] or '-')[:12]}, read by run {place['run_id']}"
 
 
 def _head(found: dict[str, Any]) -> Iterator[str]:
@@ -44,6 +65,7 @@ def _origin(found: dict[str, Any]) -> Iterator[str]:
         yield f"         {mark} {place['shard']} row {place['row']}" + (
             f", id {place['original_id']}" if place["original_id"] else ""
         )
+        yield f"           {_file(place)}"
     for count in found["tokens"]:
         yield f"tokens     {count['tokens']} (tokenizer {count['tokenizer'][:12]})"
 

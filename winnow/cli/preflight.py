@@ -12,22 +12,26 @@ from winnow.home import Home
 from winnow.mixture.weights import source_weights
 from winnow.quality.judge import thresholds
 from winnow.selection.policies import policy_class
+from winnow.stages.corpus import reading_of
 from winnow.stages.training import model_sizes
 from winnow.text.deliveries import DeliveredFile, scan
-from winnow.text.readers import FieldMap, Limits, ShardReader
+from winnow.text.formats import suffixes
+from winnow.text.locations import resolve_root
+from winnow.text.readers import ShardReader
 
 NEEDS_REFERENCE = ("contamination", "embeddings", "model", "influence", "selection", "mixture")
 
 
 def check_before_run(home: Home, config: Config, until: str | None, checkpoint: str | None = None) -> None:
     """Raise :class:`UserError` for a missing corpus, reference, encoder or checkpoint, a bad budget or setting."""
-    for root in (home.resolve(location.root) for location in config.corpus.locations):
-        if not root.is_dir():
+    for location in config.corpus.locations:
+        root = resolve_root(location.root, home.root)
+        if isinstance(root, Path) and not root.exists():
             raise UserError(f"no corpus: there is no folder {root}; give --corpus GLOB, or put files there")
     files = scan(home, config.corpus)
     if not files:
-        places = ", ".join(str(home.resolve(location.root)) for location in config.corpus.locations)
-        raise UserError(f"no corpus: {places} holds no JSON Lines, Parquet, text or Markdown file; give --corpus GLOB")
+        places = ", ".join(str(resolve_root(location.root, home.root)) for location in config.corpus.locations)
+        raise UserError(f"no corpus: {places} holds no corpus file ({suffixes()}); give --corpus GLOB")
     thresholds(config.quality)
     make_estimator(config.influence.estimator)
     policy_class(config.selection.policy)
@@ -95,11 +99,7 @@ def _check_budget(config: Config, files: list[DeliveredFile]) -> None:
         return
     most = 0
     for file in files:
-        source = config.corpus.source(file.source)
-        reader = ShardReader(
-            Path(file.path), FieldMap(text=source.text_field), Limits(max_record_bytes=config.corpus.max_record_bytes)
-        )
-        for batch in reader:
+        for batch in ShardReader(file.path, reading=reading_of(config.corpus, file)):
             most += sum(batch.documents["bytes"].to_pylist()) + len(batch.documents)
         if budget <= most:
             return

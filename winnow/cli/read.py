@@ -6,27 +6,19 @@ import argparse
 import json
 from pathlib import Path
 
-from winnow.cli.show import plain, show, show_records
+from winnow.cli.show import plain, show, show_records, show_stream
 from winnow.config import load_config
 from winnow.errors import UserError
 from winnow.home import Home
 
 
 def sql(options: argparse.Namespace) -> int:
-    """Run one statement on the published store, read-only."""
-    import duckdb
+    """Run one query on the published store, or on the store as it was when a manifest was made."""
+    from winnow.store.asking import ask, open_for_questions
 
-    from winnow.store.store import open_published
-
-    with open_published(Home.from_environment(options.home)) as connection:
-        try:
-            cursor = connection.execute(options.query)
-            columns = [column[0] for column in cursor.description or ()]
-            rows = cursor.fetchall()
-        except duckdb.Error as error:
-            told = str(error).partition("\n\nLINE ")[0]  # without the echo of the query
-            raise UserError(f"the query failed: {' '.join(told.split())}") from error
-    show(columns, rows, options.format)
+    with open_for_questions(Home.from_environment(options.home), options.at) as connection:
+        columns, fetch = ask(connection, options.query)
+        show_stream(columns, fetch, options.format)
     return 0
 
 

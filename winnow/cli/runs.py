@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import os
 import shutil
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from winnow.cli import STAGES
+from winnow.cli.arguments import configured
 from winnow.cli.preflight import check_before_run
 from winnow.cli.summary import print_summary
-from winnow.config import Config, Location, load_config, save_config
+from winnow.config import Config, load_config, save_config
 from winnow.errors import UserError
 from winnow.home import Home
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     home = _home(options)
     before = load_config(home.config)
-    config = _configured(before, options)
+    config = configured(before, options)
     project = _checkout(options)
     check_before_run(home, config, options.until, options.checkpoint)
     if config != before or not home.config.exists():
@@ -92,9 +92,12 @@ class Runner:
         import dagster as dg
 
         import definitions
+        from resources.runs import bury_dead_runs, keep_burying
 
         self.home, self.config, self.defs = home, config, definitions.defs
         self.instance = dg.DagsterInstance.get()
+        bury_dead_runs(self.instance, home)  # one that was killed keeps its place in the pool until somebody says so
+        keep_burying(self.instance, home)
         self.run_ids: list[str] = []
 
     def everything(self, until: str | None, checkpoint: str | None, train: bool) -> int:
@@ -110,24 +113,27 @@ class Runner:
         return 0
 
     def _ingest(self, stages: Iterable[str]) -> None:
+        """Deliver what waits, a delivery at a time; without any, go on with what an earlier run left unfinished."""
         from winnow.stages.corpus import known_shards
         from winnow.store import Store
         from winnow.text.deliveries import plan, scan
 
         store = Store(self.home, self.config.store)
-        with store.read() as connection:
-            known = known_shards(connection, self.config.corpus)
         files = scan(self.home, self.config.corpus)
-        delivery = plan(files, known)
-        if delivery:
+        delivered: set[str] = set()
+        while True:
+            with store.read() as connection:
+                known = known_shards(connection, self.config.corpus)
+            delivery = plan(files, known, most_bytes=self.config.corpus.delivery_bytes)
+            if not delivery or delivery.key in delivered:
+                break
             delivery.save(self.home)
             self.instance.add_dynamic_partitions("shards", [delivery.key])
-        live = [batch for (batch,) in store.query("SELECT DISTINCT batch FROM shards ORDER BY batch")]
-        self.instance.add_dynamic_partitions("shards", live)  # known already, unless Dagster's own home is a new one
-        keys = [key for key in self.instance.get_dynamic_partitions("shards") if key in {*live, delivery.key}]
-        # One run over all live batches: those that are finished have nothing to do, those that were cut short go on.
-        tags = {"dagster/asset_partition_range_start": keys[0], "dagster/asset_partition_range_end": keys[-1]}
-        self._execute("ingest", stages, **({"partition_key": keys[0]} if len(keys) == 1 else {"tags": tags}))
+            self._execute("ingest", stages, partition_key=delivery.key)
+            delivered.add(delivery.key)
+        if not delivered and (last := store.query("SELECT batch FROM shards ORDER BY delivered_at DESC LIMIT 1")):
+            self.instance.add_dynamic_partitions("shards", [last[0][0]])  # unless Dagster's own home is a new one
+            self._execute("ingest", stages, partition_key=last[0][0])
 
     def _current(self) -> str:
         from winnow.stages.checkpoints import current_checkpoint
@@ -193,79 +199,3 @@ def _environment(home: Home, project: Path) -> dict[str, str]:
         # Idle threads must sleep: spinning ones halve everything when the machine has other work.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
-
-
-def _configured(config: Config, options: argparse.Namespace) -> Config:
-    """Return the configuration with the command line's corpus, reference and budget in it."""
-    from winnow.demo.setup import demo_config
-
-    changes: dict[str, Any] = {}
-    if options.corpus:
-        if config == demo_config():  # its thresholds are made for docstrings
-            config = Config()
-        changes["corpus"] = config.corpus.model_copy(update={"locations": _locations(options.corpus)})
-    if options.reference:
-        path = Path(options.reference).expanduser().resolve()
-        changes["reference"] = config.reference.model_copy(update={"path": str(path), "name": path.name.split(".")[0]})
-    if options.evaluation:
-        sets = dict(_evaluation_set(text) for text in options.evaluation)
-        changes["contamination"] = config.contamination.model_copy(update={"evaluation_sets": sets})
-    if options.model:
-        changes["model"] = config.model.model_copy(
-            update={"checkpoint": str(Path(options.model).expanduser().resolve())}
-        )
-    if options.budget:
-        changes["selection"] = config.selection.model_copy(update={"budget_tokens": options.budget})
-    return config.model_copy(update=changes)
-
-
-def _evaluation_set(text: str) -> tuple[str, str]:
-    """Return the name and the absolute path of ``NAME=FILE``, or of ``FILE``, whose name is then the set's."""
-    name, _, file = text.rpartition("=")
-    path = Path(file).expanduser().resolve()
-    return name or path.name.split(".")[0], str(path)
-
-
-def _locations(texts: Iterable[str]) -> list[Location]:
-    """Return one location for all globs: their common root, and each glob below it, so that later files are found too.
-
-    A text that names nothing as it stands may hold several globs; ``{a,b}`` means both. Raises :class:`UserError` when
-    a glob names no corpus file.
-    """
-    patterns: list[Path] = []
-    for text in texts:
-        words = [text] if _files(text) else text.split()
-        for pattern in (one for word in words for one in _braces(word)):
-            if not _files(pattern):
-                raise UserError(
-                    f"--corpus {pattern}: no JSON Lines, Parquet, text or Markdown file there; check the glob"
-                )
-            patterns.append(Path(os.path.normpath(Path(pattern).expanduser().absolute())))
-    root = Path(os.path.commonpath([_anchor(pattern) for pattern in patterns]))
-    if any(pattern.parent == root for pattern in patterns):  # the folder's name is the source
-        root = root.parent
-    return [Location(root=str(root), include=sorted({pattern.relative_to(root).as_posix() for pattern in patterns}))]
-
-
-def _files(pattern: str) -> list[str]:
-    from winnow.text.formats import format_of
-
-    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - patterns may be absolute
-    return [name for name in found if Path(name).is_file() and format_of(Path(name))]
-
-
-def _anchor(pattern: Path) -> Path:
-    """Return the folder above the first part with a wildcard, or above the file."""
-    for folder in reversed(pattern.parents):
-        if glob.has_magic(folder.name):
-            return folder.parent
-    return pattern.parent
-
-
-def _braces(pattern: str) -> list[str]:
-    start = pattern.find("{")
-    end = pattern.find("}", start)
-    if start < 0 or end < 0:
-        return [pattern]
-    choices = pattern[start + 1 : end].split(",")
-    return [text for choice in choices for text in _braces(pattern[:start] + choice + pattern[end + 1 :])]

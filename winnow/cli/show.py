@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -30,6 +30,34 @@ def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> No
         print(aligned(columns, rows[:MOST_ROWS]))
         if len(rows) > MOST_ROWS:
             print(f"... {len(rows) - MOST_ROWS:,} more rows: add LIMIT, or --format csv")
+
+
+def show_stream(columns: Sequence[str], fetch: Callable[[int], Sequence[Sequence[Any]]], form: str) -> None:
+    """Print rows as :func:`show` does while they are fetched; of a table for people no more than it shows."""
+    if form == "table":
+        rows = fetch(MOST_ROWS + 1)
+        print(aligned(columns, rows[:MOST_ROWS]))
+        if len(rows) > MOST_ROWS:
+            print(f"... more rows than {MOST_ROWS:,}: add LIMIT, or --format csv")
+        return
+    rows = fetch(MOST_ROWS)
+    if form == "csv":
+        show(columns, rows, form)
+        while rows := fetch(MOST_ROWS):
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerows([["" if value is None else plain(value) for value in row] for row in rows])
+        return
+    if not rows:
+        print("[]")
+        return
+    before = "[\n"
+    while rows:
+        for row in rows:
+            record = json.dumps(dict(zip(columns, map(plain, row), strict=True)), indent=2, ensure_ascii=False)
+            sys.stdout.write(before + "  " + record.replace("\n", "\n  "))
+            before = ",\n"
+        rows = fetch(MOST_ROWS)
+    print("\n]")
 
 
 def show_records(records: Sequence[dict[str, Any]], form: str) -> None:

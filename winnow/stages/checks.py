@@ -35,7 +35,7 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
     with store.read() as connection:
         row = manifest_row(connection, version)
     tokenizer = stored_checkpoint(store, row["checkpoint"]).tokenizer
-    with store.read() as connection:
+    with store.read("decisions") as connection:
         counted = funnel(connection, row["selection"], tokenizer)
     unequal = funnel_problems(counted)
     unequal += [
@@ -84,7 +84,7 @@ def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
             leaking = overlap.filter(pa.array(contaminated(overlap, index, settings.min_words)))
             for position, longest in zip(*(leaking[column].to_pylist() for column in PLACE), strict=True):
                 found.append(f"{texts['doc_id'][position].as_py()} shares {longest} words in a row with {name}")
-    return "; ".join(found[:5])
+    return "; ".join(sorted(found)[:5])
 
 
 def _pairs_inside(store: Store, config: Config, documents: pa.Table) -> str:

@@ -7,11 +7,12 @@ cut of deliveries, the tables end as one delivery of the final state would leave
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
+import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,22 +20,29 @@ import pyarrow as pa
 
 from winnow.config import Corpus
 from winnow.errors import UserError
-from winnow.identity import digest, digest_file, ids_to_numpy
-from winnow.stages.staging import Delivered, Staged
-from winnow.stages.text_parts import parts_by_shard, parts_of_affected, replace_parts, rewrite_parts
-from winnow.store.parts import Part, PartWriter
-from winnow.store.schema import tables
-from winnow.store.stage import Stage, forget_keys
+from winnow.identity import digest, digest_file
+from winnow.stages.documents import derive_documents
+from winnow.stages.progress import Count, Progress
+from winnow.stages.reading import read_all
+from winnow.stages.staging import Delivered, ReadFile, put_together, quarantine_rows, refuse, shard_row
+from winnow.stages.text_parts import parts_of_affected, replace_parts, rewrite_parts, without_refused
+from winnow.store.stage import Stage
 from winnow.store.store import Store, add_parts, get_meta, insert, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
-from winnow.text.readers import FieldMap, Limits, ShardReader
+from winnow.text.drift import FieldTypes
+from winnow.text.formats import Reading
+from winnow.text.limits import Limits
+from winnow.text.locations import is_remote
+from winnow.text.normalize import Normalization
+from winnow.text.planning import plan_tasks
+from winnow.text.records import FieldMap
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
 
-READER_VERSION = "1"
+READER_VERSION = "2"
 """Raise it when the same bytes would give other rows: every file is then read anew."""
 
 
@@ -54,8 +62,44 @@ def known_shards(connection: Connection, corpus: Corpus) -> Known:
 
 def reader_digest(corpus: Corpus, source: str) -> str:
     """Return the digest of all that decides how a source's files are read and ranked, but their bytes."""
-    limits = [corpus.max_record_bytes, corpus.max_bad_fraction, corpus.max_bad_records]
-    return digest([READER_VERSION, corpus.source(source).model_dump(mode="json"), limits])
+    limits = [
+        corpus.max_record_bytes,
+        corpus.max_bad_fraction,
+        corpus.max_bad_records,
+        corpus.max_expansion,
+        corpus.max_decompressed_bytes,
+    ]
+    settings = corpus.source(source)
+    normalization = Normalization(settings.normalization).name
+    return digest([READER_VERSION, settings.model_dump(mode="json"), normalization, limits])
+
+
+def reading_of(corpus: Corpus, file: DeliveredFile) -> Reading:
+    """Return how a file is read: its source's settings and the limits."""
+    source = corpus.source(file.source)
+    return Reading(
+        fields=FieldMap(
+            source.text_field,
+            source.id_field or None,
+            source.url_field or None,
+            source.date_field or None,
+            None if source.metadata is None else tuple(source.metadata),
+        ),
+        limits=Limits(
+            max_record_bytes=corpus.max_record_bytes,
+            batch_bytes=corpus.batch_bytes,
+            max_bad_fraction=corpus.max_bad_fraction,
+            max_bad_records=corpus.max_bad_records,
+            max_expansion=corpus.max_expansion,
+            max_decompressed_bytes=corpus.max_decompressed_bytes,
+        ),
+        format=source.format,
+        separator=source.separator,
+        delimiter=source.delimiter,
+        html=source.html,
+        normalization=tuple(source.normalization),
+        attributes=file.attributes,
+    )
 
 
 def corpus_digest(store: Store) -> str:
@@ -69,70 +113,101 @@ def deliver(
     corpus: Corpus,
     delivery: Delivery,
     work: Stage,
-    progress: Callable[[str], None] = log.info,
+    progress: Callable[[Count], None] = lambda count: log.info("%s", count),
 ) -> Delivered:
     """Read a delivery and replace, add or withdraw its shards; a file that is unchanged is left alone.
 
-    ``work`` names the run and the ``shards`` partition, and is finished in the transaction that commits the rows.
+    ``work`` names the run and the ``shards`` partition, and is finished in the transaction that commits the rows. Files
+    in ``refused`` keep the rows that they had; all others are committed, so that no file holds up another.
     """
     report = Delivered()
-    stage = store.home.scratch / f"delivery-{uuid.uuid4().hex}"
-    known = {row[0]: row[1:] for row in store.query("SELECT shard, sha256, reader, bytes, mtime_ns FROM shards")}
-    texts = PartWriter(store.home.parts, "texts")
-    staged = Staged(stage)
+    folder = store.home.scratch / f"delivery-{uuid.uuid4().hex}"
+    known = {
+        shard: Before(*row)
+        for shard, *row in store.query("SELECT shard, source, sha256, reader, bytes, mtime_ns, fields FROM shards")
+    }
+    touched: list[DeliveredFile] = []
+    wanted: list[tuple[DeliveredFile, Reading]] = []
+    for file in delivery.files:
+        settings = reader_digest(corpus, file.source)
+        before = known.get(file.shard)
+        if before and (before.reader, before.bytes, before.mtime_ns) == (settings, *file.fingerprint):
+            report.unchanged += 1
+        elif before and before.reader == settings and before.sha256 and before.sha256 == _digest_if_local(file):
+            touched.append(file)
+            report.unchanged += 1
+        else:
+            wanted.append((file, reading_of(corpus, file)))
+    gone = [shard for shard in delivery.withdrawn if shard in known]
     try:
-        for file in delivery.files:
-            source = corpus.source(file.source)
-            settings = reader_digest(corpus, file.source)
-            before = known.get(file.shard)
-            if before and before[1:] == (settings, *file.fingerprint):
-                report.unchanged += 1
-                continue
-            reader = ShardReader(
-                Path(file.path),
-                FieldMap(
-                    source.text_field, source.id_field or None, source.url_field or None, source.date_field or None
-                ),
-                Limits(
-                    max_record_bytes=corpus.max_record_bytes,
-                    max_bad_fraction=corpus.max_bad_fraction,
-                    max_bad_records=corpus.max_bad_records,
-                ),
-            )
-            if before and before[1] == settings and before[0] == _digest_if_readable(file):
-                staged.touched.append(file)
-                report.unchanged += 1
-                continue
-            staged.read(file, reader, settings, texts, work, report, progress)
-        texts.cut()
-        gone = [shard for shard in delivery.withdrawn if shard in known]
-        report.withdrawn = len(gone)
-        if staged.shards or gone or staged.touched:
-            _commit(store, corpus, staged, gone, texts.parts, report, work)
+        plan = plan_tasks(wanted, corpus.shard_bytes)
+        report.bytes = sum(file.bytes for file, _ in wanted)
+        started = time.monotonic()
+        reads = read_all(plan, store.home, store.settings, folder, corpus.workers, Progress(plan.bytes, progress))
+        files = put_together(reads, plan.cuts)
+        leaving = {file.shard for file, _ in wanted} | set(gone)
+        staying: dict[str, dict[str, FieldTypes]] = {}
+        for shard, before in known.items():
+            if shard not in leaving:
+                staying.setdefault(before.source, {})[shard] = FieldTypes.from_json(before.fields)
+        report.refused = refuse(files, staying, corpus)
+        without_refused(store, files)
+        taken = [file for file in files if file.unavailable is None]
+        _count_files(report, taken, gone)
+        report.read_seconds = time.monotonic() - started
+        if taken or gone or touched:
+            started = time.monotonic()
+            _commit(store, corpus, taken, touched, gone, report, work)
+            report.commit_seconds = time.monotonic() - started
     finally:
-        texts.abandon()
-        staged.close()
-        shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return report
 
 
-def _digest_if_readable(file: DeliveredFile) -> str | None:
+@dataclass(frozen=True)
+class Before:
+    """A shard as the store knows it."""
+
+    source: str
+    sha256: str | None
+    reader: str
+    bytes: int
+    mtime_ns: int
+    fields: str | None
+
+
+def _digest_if_local(file: DeliveredFile) -> str | None:
+    if is_remote(file.path) or file.attributes:
+        return None
     try:
         return digest_file(Path(file.path))
     except OSError:
         return None
 
 
+def _count_files(report: Delivered, files: list[ReadFile], gone: list[str]) -> None:
+    report.withdrawn = len(gone)
+    for file in files:
+        report.shards += 1
+        report.records += file.tally.records
+        report.occurrences += file.tally.occurrences
+        report.quarantined += file.tally.quarantined
+        if file.tally.failure is not None:
+            report.failed.append(file.file.shard)
+        for row in file.quarantine:
+            report.reasons[row.reason] = report.reasons.get(row.reason, 0) + row.records
+
+
 def _commit(
     store: Store,
     corpus: Corpus,
-    staged: Staged,
+    files: list[ReadFile],
+    touched: list[DeliveredFile],
     gone: list[str],
-    texts: list[Part],
     report: Delivered,
     work: Stage,
 ) -> None:
-    shards = [str(row["shard"]) for row in staged.shards]
+    shards = [file.file.shard for file in files]
     affected = pa.table({"shard": pa.array([*shards, *gone], pa.string())})
     rewritten = rewrite_parts(store, affected)
     priorities = pa.table(
@@ -151,98 +226,30 @@ def _commit(
         )
         for name in ("occurrences", "quarantine", "shards"):
             connection.execute(f"DELETE FROM {name} WHERE shard IN (SELECT shard FROM affected)")  # noqa: S608
-        for spool in staged.occurrences:
+        if spools := sorted({str(spool) for file in files for spool in file.spools}):
             connection.execute(
-                "INSERT INTO occurrences BY NAME SELECT * FROM read_parquet($path)", {"path": str(spool)}
+                "INSERT INTO occurrences BY NAME SELECT * FROM read_parquet($spools)"
+                " WHERE shard IN (SELECT shard FROM affected)",
+                {"spools": spools},
             )
-        for rows in staged.quarantine:
-            insert(connection, "quarantine", rows)
-        parts_of = parts_by_shard(store, texts)
-        for row in staged.shards:
-            row["parts"] = parts_of.get(str(row["shard"]), [])
+        insert(connection, "quarantine", quarantine_rows(files))
         # Before the new rows: a text part can come out as it was, under the digest that is taken away here.
         replace_parts(connection, rewritten)
-        if staged.shards:
-            insert(connection, "shards", pa.Table.from_pylist(staged.shards))
-        for file in staged.touched:
+        rows = [
+            shard_row(file, reader_digest(corpus, file.file.source), corpus.source(file.file.source), work)
+            for file in files
+        ]
+        if rows:
+            insert(connection, "shards", pa.Table.from_pylist(rows))
+        for file in touched:
             connection.execute(
                 "UPDATE shards SET bytes = $bytes, mtime_ns = $mtime_ns, path = $path WHERE shard = $shard",
                 {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path, "shard": file.shard},
             )
-        add_parts(connection, texts)
+        add_parts(connection, {part.digest: part for file in files for part in file.parts}.values())
         connection.execute(
             "INSERT INTO touched SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
         )
-        connection.execute(
-            "CREATE TEMP TABLE existed AS SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id)"
-        )
-        connection.execute("DELETE FROM documents WHERE doc_id IN (SELECT doc_id FROM touched)")
-        connection.execute(DERIVE_DOCUMENTS)
-        connection.execute(
-            "CREATE TEMP TABLE vanished AS SELECT doc_id FROM existed ANTI JOIN documents USING (doc_id)"
-        )
-        _drop_judgements(connection)
-        report.documents_removed = _count(connection, "vanished")
-        added = (
-            "(SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id) ANTI JOIN existed USING (doc_id))"
-        )
-        report.documents_added = _count(connection, added)
-        set_meta(connection, "corpus_digest", _digest_documents(connection))
-        forget_keys(connection, *DERIVED)
+        report.documents_added, report.documents_removed = derive_documents(connection)
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
-        work.finish(connection, report.occurrences)
-
-
-DERIVE_DOCUMENTS = """
-INSERT INTO documents BY NAME
-SELECT doc_id, shard, row, source, original_id, characters, bytes, words, dup_count
-FROM (
-    SELECT *,
-           count(*) OVER (PARTITION BY doc_id) AS dup_count,
-           row_number() OVER (
-               PARTITION BY doc_id
-               ORDER BY coalesce(priority, 0), source, original_id NULLS LAST, shard, row
-           ) AS rank
-    FROM occurrences
-    LEFT JOIN priorities USING (source)
-    WHERE doc_id IN (SELECT doc_id FROM touched)
-)
-WHERE rank = 1
-"""
-"""The canonical occurrence: smallest (source priority, source, original id, uri, row)."""
-
-
-DERIVED = ("duplicate_pairs", "duplicates", "clusters")
-"""Stages whose tables follow the corpus: their rows were changed here, so no earlier key says that they are done."""
-
-
-def _count(connection: Connection, table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-    return int(row[0]) if row else 0
-
-
-def _drop_judgements(connection: Connection) -> None:
-    """Delete what was judged of documents that no longer exist; parts only hide theirs.
-
-    Past decisions stay, and so do probes and which documents opened a checkpoint's bandit: one that comes back finds
-    them, so that it ends where it would have been without the detour.
-    """
-    for table in tables().values():
-        if table.document and not table.parts and table.name not in ("decisions", "probes", "judged"):
-            connection.execute(
-                f"DELETE FROM {table.name} WHERE {table.document} IN (SELECT doc_id FROM vanished)"  # noqa: S608
-            )
-    connection.execute("DELETE FROM judged WHERE stage <> 'probes' AND doc_id IN (SELECT doc_id FROM vanished)")
-    connection.execute(
-        "DELETE FROM duplicate_pairs"
-        " WHERE doc_a IN (SELECT doc_id FROM vanished) OR doc_b IN (SELECT doc_id FROM vanished)"
-    )
-
-
-def _digest_documents(connection: Connection) -> str:
-    ids, sources = hashlib.sha256(), hashlib.sha256()  # apart, so that it does not matter how the rows are batched
-    reader = connection.execute("SELECT doc_id, source FROM documents ORDER BY doc_id").to_arrow_reader(100_000)
-    for batch in reader:
-        ids.update(ids_to_numpy(batch["doc_id"]).tobytes())
-        sources.update("".join(f"{source}\x00" for source in batch["source"].to_pylist()).encode())
-    return digest([ids.hexdigest(), sources.hexdigest()])
+        work.finish(connection, report.occurrences, bytes=report.bytes)

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 10
 
+WITHDRAWN = """
+    SELECT kind, value, t.reason, withdrawn_at FROM withdrawn JOIN takedowns t USING (kind, value)
+    WHERE doc_id = $doc ORDER BY t.added_at, kind, value
+"""
+WITHDRAWN_RECORDS = """
+    SELECT shard, row, source, original_id, url, path, sha256, run_id, delivered_at
+    FROM quarantine JOIN shards USING (shard) WHERE doc_id = $doc ORDER BY shard, row
+"""
+
 
 def find_document(connection: Connection, name: str) -> uuid.UUID:
     """Return the doc_id that ``name`` means: a UUID, or a file's own id. Raises ``UserError`` if none or several."""
@@ -20,7 +29,9 @@ def find_document(connection: Connection, name: str) -> uuid.UUID:
         wanted = uuid.UUID(name)
     except ValueError:
         rows = connection.execute(
-            "SELECT DISTINCT doc_id, source FROM occurrences WHERE original_id = $name ORDER BY ALL LIMIT 6",
+            "SELECT doc_id, source FROM occurrences WHERE original_id = $name UNION"
+            " SELECT q.doc_id, source FROM quarantine q JOIN shards USING (shard)"
+            " WHERE q.original_id = $name AND q.doc_id IN (SELECT doc_id FROM withdrawn) ORDER BY ALL LIMIT 6",
             {"name": name},
         ).fetchall()
         if len({doc for doc, _ in rows}) > 1:
@@ -29,13 +40,17 @@ def find_document(connection: Connection, name: str) -> uuid.UUID:
         if not rows:
             raise UserError(f"no document '{name}': give a doc_id (see table documents) or a file's own id") from None
         return rows[0][0]
-    if not connection.execute("SELECT 1 FROM documents WHERE doc_id = $doc", {"doc": wanted}).fetchone():
+    known = "SELECT 1 FROM documents WHERE doc_id = $doc UNION ALL SELECT 1 FROM withdrawn WHERE doc_id = $doc"
+    if not connection.execute(known, {"doc": wanted}).fetchone():
         raise UserError(f"no document {wanted} in the store: it was never delivered, or all its files are withdrawn")
     return wanted
 
 
 def explain_document(connection: Connection, name: str, version: str | None = None) -> dict[str, Any]:
-    """Return where a document occurs and every judgement on it: signals, duplicates, scores, round, verdict."""
+    """Return where a document occurs and every judgement on it: signals, duplicates, scores, round, verdict.
+
+    Of a withdrawn one there is left what withdrew it, where it stood, and which manifests have it.
+    """
     doc = find_document(connection, name)
     parameters = {"doc": doc}
 
@@ -44,13 +59,25 @@ def explain_document(connection: Connection, name: str, version: str | None = No
         columns = [column[0] for column in cursor.description or ()]
         return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 
+    withdrawn = rows(WITHDRAWN)
+    if withdrawn:
+        return {
+            "document": {"doc_id": doc},
+            "withdrawn": withdrawn,
+            "occurrences": rows(WITHDRAWN_RECORDS),
+            "manifests": rows(
+                'SELECT version, "order", uri, row, tokens, reason FROM manifest_rows WHERE doc_id = $doc'
+                " ORDER BY len(version), version"
+            ),
+        }
+
     found: dict[str, Any] = {
         "document": rows(
             "SELECT d.*, left(text, 400) AS excerpt FROM documents d LEFT JOIN texts USING (doc_id) WHERE doc_id = $doc"
         )[0],
         "occurrences": rows(
-            "SELECT shard, row, source, original_id, url, date, path FROM occurrences JOIN shards USING (shard, source)"
-            " WHERE doc_id = $doc ORDER BY shard, row"
+            "SELECT shard, row, source, original_id, url, date, path, sha256, run_id, delivered_at"
+            " FROM occurrences JOIN shards USING (shard, source) WHERE doc_id = $doc ORDER BY shard, row"
         ),
         "signals": rows("SELECT * EXCLUDE (doc_id) FROM signals WHERE doc_id = $doc"),
         "tokens": rows("SELECT tokenizer, tokens FROM token_counts WHERE doc_id = $doc"),

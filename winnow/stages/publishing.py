@@ -24,8 +24,10 @@ from winnow.stages.manifests import SEMANTIC, curation_state, funnel
 from winnow.stages.probes import gradient_method
 from winnow.stages.references import stored_sets
 from winnow.stages.selection import Selected, selection_name
+from winnow.store.judgements import row_groups
+from winnow.store.snapshots import committing_snapshot
 from winnow.store.stage import Stage, stage_key
-from winnow.store.store import Store, add_parts, insert_row, live_parts, now
+from winnow.store.store import Store, insert_row, now
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
@@ -56,13 +58,15 @@ def manifest_key(store: Store, loop: Loop) -> str:
 
 
 def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
-    """Write the next manifest version from a selection: its folder first, then its rows and its place in the store."""
+    """Write the next manifest version from a selection: its rows and the store's state as parts, its folder, its place.
+
+    The state is that which the manifest's own transaction adds to: where another one came between, it is taken again.
+    """
     loop = selected.loop
     config, name, model = loop.config, selection_name(store, loop), model_name(store, loop)
-    with store.read() as connection:
+    with store.read("decisions") as connection:
         parent = _newest(connection)
         state = curation_state(connection, config, store.home, loop.checkpoint.name)
-        snapshot = sorted(part for parts in live_parts(connection).values() for part in parts)
         # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
         environment = recorded_environment(_dtypes(config))
         counted = funnel(connection, name, loop.checkpoint.tokenizer)
@@ -90,7 +94,6 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         },
         weights=weights,
         parent=parent,
-        snapshot=snapshot,
         funnel=counted,
         control={
             "documents": selected.control.documents,
@@ -100,12 +103,12 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         environment=environment,
     )
     version = _version(store, manifest.digest)
-    manifest = replace(manifest, version=version)
-    folder = write_manifest(manifest, store.home.manifests)
     versioned = manifest.rows.append_column("version", pa.array([version] * len(manifest.rows), pa.string()))
-    parts = store.write_parts("manifest_rows", [versioned])
-    with store.write() as connection:
-        add_parts(connection, parts)
+    parts = store.write_parts("manifest_rows", row_groups(versioned))
+    made_at = now()
+    with committing_snapshot(store, version, parts, made_at) as (connection, snapshot):
+        manifest = replace(manifest, version=version, snapshot=snapshot.digests)
+        folder = write_manifest(manifest, store.home.manifests)
         insert_row(
             connection,
             "manifests",
@@ -122,10 +125,10 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
             influence_model=model,
             influence_model_used=selected.influence_model_used,
             path=store.home.name(folder),
-            snapshot=snapshot,
+            snapshot=list(snapshot.digests),
             configuration=canonical_json(dict(manifest.configuration)),
             environment=canonical_json(environment),
-            made_at=now(),
+            made_at=made_at,
         )
         stage.finish(connection, manifest.documents, output=version)
     return Made(manifest, folder)

@@ -1,34 +1,47 @@
-"""Files of a delivery read into spooled rows, with no connection open and memory bounded."""
+"""What was read of a delivery's files, put together file by file: judged by the limits, compared with its source."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from winnow.store.parts import PartWriter, arrow_schema, conform
+from winnow.config import Corpus, Source
+from winnow.stages.reading import Read
+from winnow.store.parts import Part, arrow_schema, conform
 from winnow.store.stage import Stage
 from winnow.store.store import now
 from winnow.text.deliveries import DeliveredFile
-from winnow.text.readers import ShardReader
+from winnow.text.drift import FieldTypes, contradictions, described
+from winnow.text.formats import Cut
+from winnow.text.limits import Limits
+from winnow.text.normalize import Normalization
+from winnow.text.quarantine import Quarantined
+from winnow.text.tally import Tally
 
 
 @dataclass
 class Delivered:
-    """What a delivery did."""
+    """What a delivery did.
+
+    ``refused`` are files that were left as they were before (their bytes did not come, or their fields contradict their
+    source's), each with why; ``failed`` are shards with too many bad records. ``read_seconds`` went into reading the
+    files, ``commit_seconds`` into the transaction.
+    """
 
     shards: int = 0
     unchanged: int = 0
     withdrawn: int = 0
     failed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     records: int = 0
     occurrences: int = 0
     quarantined: int = 0
+    bytes: int = 0
+    read_seconds: float = 0.0
+    commit_seconds: float = 0.0
     documents_added: int = 0
     documents_removed: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -38,104 +51,131 @@ class Delivered:
         return bool(self.shards or self.withdrawn)
 
 
-class Staged:
-    """Rows read from files and not yet committed, spooled to Parquet so that memory stays bounded."""
+@dataclass
+class ReadFile:
+    """One file after all its pieces: the row of ``shards`` in the making, its quarantine rows, spools and parts.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shards: list[dict[str, object]] = []
-        self.touched: list[DeliveredFile] = []
-        self.occurrences: list[Path] = []
-        self.quarantine: list[pa.Table] = []
+    Spools and parts may hold other files' rows too.
+    """
 
-    def read(
-        self,
-        file: DeliveredFile,
-        reader: ShardReader,
-        settings: str,
-        texts: PartWriter,
-        work: Stage,
-        report: Delivered,
-        progress: Callable[[str], None],
-    ) -> None:
-        """Read one file; its texts reach the parts only if the file does not fail."""
-        started = time.monotonic()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        spool = self.folder / f"{len(self.occurrences)}.parquet"
-        text_spool = self.folder / "texts.parquet"
-        quarantined = []
-        with _spool(spool, "occurrences") as occurrences, _spool(text_spool, "texts") as bodies:
-            for piece in reader:
-                quarantined.extend(piece.quarantined)
-                rows = _with_shard(piece.documents, file)
-                occurrences.write_table(conform("occurrences", rows.drop_columns(["text"])))
-                bodies.write_table(conform("texts", rows.select(["doc_id", "shard", "row", "text"])))
-        if not reader.failed:
-            with pq.ParquetFile(text_spool) as bodies_file:
-                for rows in bodies_file.iter_batches():
-                    texts.add(pa.Table.from_batches([rows]))
-            self.occurrences.append(spool)
-        else:
-            report.failed.append(file.shard)
-        fields = ("row", "offset", "reason", "detail", "excerpt", "records")
-        columns = {name: [getattr(row, name) for row in quarantined] for name in fields}
-        columns["byte_offset"] = columns.pop("offset")
-        self.quarantine.append(
-            conform("quarantine", pa.table({**columns, "shard": [file.shard] * len(quarantined)}))
-            if quarantined
-            else arrow_schema("quarantine").empty_table()
+    file: DeliveredFile
+    format: str
+    tally: Tally
+    fields: FieldTypes
+    quarantine: list[Quarantined]
+    sha256: str | None
+    spools: set[Path]
+    parts: list[Part]
+    unavailable: str | None = None
+
+
+def put_together(reads: Iterable[Read], cuts: Mapping[str, Cut]) -> list[ReadFile]:
+    """Merge the pieces of each file, in their order, and apply the limits to the files that were cut."""
+    files: dict[str, ReadFile] = {}
+    limits: dict[str, Limits] = {}
+    for read in reads:
+        file = read.piece.file
+        if file.shard not in cuts:
+            files[file.shard] = ReadFile(
+                file,
+                read.format,
+                read.tally,
+                read.fields,
+                read.quarantine,
+                read.sha256,
+                {read.spool} if read.spool else set(),
+                read.parts,
+                read.unavailable,
+            )
+            continue
+        whole = files.setdefault(
+            file.shard, ReadFile(file, read.format, Tally(), FieldTypes(), [], cuts[file.shard].sha256, set(), [])
         )
-        for row in quarantined:
-            report.reasons[row.reason] = report.reasons.get(row.reason, 0) + row.records
-        self.shards.append(
-            {
-                "shard": file.shard,
-                "batch": work.partition,
-                "source": file.source,
-                "path": file.path,
-                "format": reader.format,
-                "bytes": file.bytes,
-                "mtime_ns": file.mtime_ns,
-                "sha256": reader.sha256,
-                "reader": settings,
-                "records": reader.records,
-                "occurrences": reader.occurrences,
-                "quarantined": reader.quarantined,
-                "failed": reader.failed,
-                "delivered_at": now(),
-                "run_id": work.run_id,
-            }
-        )
-        report.shards += 1
-        report.records += reader.records
-        report.occurrences += reader.occurrences
-        report.quarantined += reader.quarantined
-        rate = reader.records / max(time.monotonic() - started, 1e-9)
-        progress(
-            f"{file.shard}: {reader.records} records, {reader.occurrences} documents, "
-            f"{reader.quarantined} quarantined ({rate:,.0f} records/s)"
-        )
-
-    def close(self) -> None:
-        self.quarantine.clear()
+        whole.tally.merge(read.tally)
+        whole.fields.merge(read.fields)
+        whole.spools |= {read.spool} if read.spool else set()
+        whole.parts += read.parts
+        whole.unavailable = whole.unavailable or read.unavailable
+        limits[file.shard] = read.piece.reading.limits
+    for shard, whole in files.items():
+        if shard in limits:
+            whole.quarantine = [*whole.tally.listed, *whole.tally.judge(limits[shard])]
+        if whole.tally.failure is not None:
+            whole.spools, whole.parts = set(), []
+    return list(files.values())
 
 
-@contextmanager
-def _spool(path: Path, kind: str) -> Iterator[pq.ParquetWriter]:
-    writer = pq.ParquetWriter(path, arrow_schema(kind), compression="zstd")
-    try:
-        yield writer
-    finally:
-        writer.close()
+def refuse(files: Iterable[ReadFile], known: Mapping[str, Mapping[str, FieldTypes]], corpus: Corpus) -> list[str]:
+    """Return why files cannot be taken now, by marking them unavailable; the others are not held up by them.
+
+    ``known`` gives the fields of the shards that stay, by source. A file whose bytes did not come is one; one whose
+    fields contradict those of its source's shards (the known ones, and those before it in this delivery) is another.
+    """
+    seen = {source: dict(shards) for source, shards in known.items()}
+    refused = []
+    for file in sorted(files, key=lambda one: one.file.shard):
+        settings = corpus.source(file.file.source)
+        if file.unavailable is None and file.tally.failure is None and settings.schema_drift == "stop":
+            shards = seen.setdefault(file.file.source, {})
+            file.unavailable = _contradiction(file, shards, settings)
+            if file.unavailable is None:
+                shards[file.file.shard] = file.fields
+        if file.unavailable is not None:
+            refused.append(file.unavailable)
+    return refused
 
 
-def _with_shard(documents: pa.Table, file: DeliveredFile) -> pa.Table:
-    import polars as pl
-
-    words = pl.from_arrow(documents["text"].combine_chunks()).str.count_matches(r"\S+")  # type: ignore[union-attr]
-    count = len(documents)
-    return (
-        documents.append_column("shard", pa.array([file.shard] * count, pa.string()))
-        .append_column("source", pa.array([file.source] * count, pa.string()))
-        .append_column("words", pa.array(words.cast(pl.Int64).to_arrow(), pa.int64()))
+def _contradiction(file: ReadFile, shards: Mapping[str, FieldTypes], source: Source) -> str | None:
+    mapped = {name.split(".")[0] for name in (source.text_field, source.id_field, source.url_field, source.date_field)}
+    together = FieldTypes()
+    for types in shards.values():
+        together.merge(types)
+    names = contradictions(together, file.fields, mapped)
+    if not names:
+        return None
+    other, types = next(
+        (shard, types) for shard, types in sorted(shards.items()) if contradictions(types, file.fields, mapped)
     )
+    everything = sorted({*types.types, *file.fields.types})
+    return (
+        f"{file.file.path}: field {', '.join(repr(name) for name in names)} has another type than in {other} of the same "
+        f"source. This file: {described(file.fields, everything)}. {other}: {described(types, everything)}. Mend the "
+        f"file, give it a folder (a source) of its own, or set schema_drift = \"allow\" for source '{file.file.source}'"
+    )
+
+
+def shard_row(file: ReadFile, settings: str, source: Source, work: Stage) -> dict[str, object]:
+    """Return the row of ``shards`` for a file that was read."""
+    return {
+        "shard": file.file.shard,
+        "batch": work.partition,
+        "source": file.file.source,
+        "path": file.file.path,
+        "format": file.format,
+        "bytes": file.file.bytes,
+        "mtime_ns": file.file.mtime_ns,
+        "sha256": file.sha256,
+        "reader": settings,
+        "normalization": Normalization(source.normalization).name,
+        "fields": file.fields.to_json(),
+        "records": file.tally.records,
+        "occurrences": file.tally.occurrences,
+        "quarantined": file.tally.quarantined,
+        "failed": file.tally.failure is not None,
+        "parts": sorted({part.digest for part in file.parts}),
+        "delivered_at": now(),
+        "run_id": work.run_id,
+    }
+
+
+def quarantine_rows(files: Iterable[ReadFile]) -> pa.Table:
+    """Return the rows of ``quarantine`` of files that were read."""
+    rows = [(file.file.shard, row) for file in files for row in file.quarantine]
+    if not rows:
+        return arrow_schema("quarantine").empty_table()
+    columns: dict[str, list[object]] = {
+        name: [getattr(row, name) for _, row in rows]
+        for name in ("row", "offset", "reason", "detail", "excerpt", "records")
+    }
+    columns["byte_offset"] = columns.pop("offset")
+    return conform("quarantine", pa.table({**columns, "shard": [shard for shard, _ in rows]}))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from winnow.store.parts import Part
 from winnow.store.store import Store, add_parts
 
 if TYPE_CHECKING:
+    from winnow.stages.staging import ReadFile
     from winnow.store.store import Connection
 
 
@@ -20,17 +21,7 @@ def rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
         connection.register("affected", affected)
         old = parts_of_affected(connection)
     drop = set(affected["shard"].to_pylist())
-    rewritten: dict[str, list[Part]] = {}
-    for part in old:
-        with pq.ParquetFile(store.part_path("texts", part)) as file:
-            rewritten[part] = store.write_parts(
-                "texts",
-                (
-                    rows.filter(pa.array([shard not in drop for shard in rows["shard"].to_pylist()], pa.bool_()))
-                    for rows in (pa.Table.from_batches([batch]) for batch in file.iter_batches())
-                ),
-            )
-    return rewritten
+    return {part: _without(store, part, drop) for part in old}
 
 
 def parts_of_affected(connection: Connection) -> list[str]:
@@ -54,11 +45,25 @@ def replace_parts(connection: Connection, rewritten: dict[str, list[Part]]) -> N
         )
 
 
-def parts_by_shard(store: Store, parts: list[Part]) -> dict[str, list[str]]:
-    """Return the digests of the parts that hold each shard's texts."""
-    holders: dict[str, list[str]] = {}
-    for part in parts:
-        shards = pq.read_table(store.part_path("texts", part.digest), columns=["shard"])["shard"].unique().to_pylist()
-        for shard in shards:
-            holders.setdefault(shard, []).append(part.digest)
-    return holders
+def without_refused(store: Store, files: Iterable[ReadFile]) -> None:
+    """Write parts that also hold texts of refused files anew without them, and give the others the new parts."""
+    files = list(files)
+    refused = {file.file.shard for file in files if file.unavailable is not None}
+    spoiled = {part.digest for file in files if file.unavailable is not None for part in file.parts}
+    shared = {part.digest for file in files if file.unavailable is None for part in file.parts} & spoiled
+    anew = {part: _without(store, part, refused) for part in sorted(shared)}
+    for file in files:
+        if file.unavailable is None:
+            file.parts = [new for part in file.parts for new in anew.get(part.digest, [part])]
+
+
+def _without(store: Store, part: str, shards: set[str]) -> list[Part]:
+    """Write a part's rows but those of some shards."""
+    with store.storage.open("texts", part) as file:
+        return store.write_parts(
+            "texts",
+            (
+                rows.filter(pa.array([shard not in shards for shard in rows["shard"].to_pylist()], pa.bool_()))
+                for rows in (pa.Table.from_batches([batch]) for batch in file.iter_batches())
+            ),
+        )

@@ -247,10 +247,8 @@ class Arm:
 
 def arms_of(store: Store, selection: str, manifest: pa.Table, seed: int) -> tuple[Arm, Arm]:
     """Return the manifest's documents in its order, and the equal-budget random ones in seeded order."""
-    control = store.arrow(
-        "SELECT doc_id FROM decisions WHERE selection = $selection AND in_control ORDER BY doc_id",
-        {"selection": selection},
-    )
+    with store.scratch("decisions", only={"selection": selection}) as connection:
+        control = connection.execute("SELECT doc_id FROM decisions WHERE in_control ORDER BY doc_id").to_arrow_table()
     return Arm("manifest", manifest.select(["doc_id"])), Arm("random", _drawn(control, seed, "control order"))
 
 

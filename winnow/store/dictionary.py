@@ -52,6 +52,9 @@ WIDE_HEAD = """## Published only
 ### `scores_wide`
 
 One row a live document with its current judgements side by side, made anew whenever the store is published.
+Beside the columns below it has one for every scorer in `scores` other than influence, named after the scorer, type
+DOUBLE: of its versions, checkpoints and references, first those at the newest manifest's checkpoint (or at none), then
+the one whose part was added last, then the greatest by name; null where that one has no score for the document.
 
 Rows: DuckDB. Key: `doc_id`.
 """

@@ -2,34 +2,28 @@
 
 It is a copy under a temporary name, renamed into place: a shell that holds the old file open keeps one whole state for
 ever, blocks nobody and is blocked by nobody. Bulk tables are views over an explicit list of parts.
+
+A store in one file is copied as bytes, as long as at most half of it is free space; other stores table by table.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 
 from winnow.errors import UserError
-from winnow.store.backends import SETTINGS, configure
-from winnow.store.dictionary import SCORES_WIDE as WIDE_COLUMNS
+from winnow.store.backends import FileBackend
+from winnow.store.connections import SETTINGS, configure, quoted
+from winnow.store.faults import full_disk
 from winnow.store.schema import tables
-from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, quoted, set_meta
-
-SCORES_WIDE = """
-    CREATE TABLE scores_wide AS
-    WITH newest AS (SELECT influence_model FROM manifests ORDER BY len(version) DESC, version DESC LIMIT 1)
-    SELECT doc_id, source, s.score AS influence, s.checkpoint AS influence_checkpoint,
-           gopher_passed, c.cluster, d.keeper_id, coalesce(k.contaminated, false) AS contaminated
-    FROM documents
-    LEFT JOIN (SELECT * FROM scores WHERE version IN (SELECT influence_model FROM newest)) s USING (doc_id)
-    LEFT JOIN signals USING (doc_id)
-    LEFT JOIN clusters c USING (doc_id)
-    LEFT JOIN (SELECT doc_id, keeper_id FROM duplicates WHERE kind = 'near') d USING (doc_id)
-    LEFT JOIN (SELECT doc_id, bool_or(contaminated) AS contaminated FROM contamination GROUP BY doc_id) k USING (doc_id)
-"""
+from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, set_meta
+from winnow.store.wide import Column, current_columns, described, make_scores_wide
 
 
 def publish(store: Store) -> bool:
@@ -48,13 +42,14 @@ def publish(store: Store) -> bool:
                 if (get_meta(connection, "generation"), str(home.root)) == _published(store):
                     return False
                 live = live_parts(connection)
-                _copy_tables(connection, temporary)
+                copy_state(store, connection, temporary)
             _finish(store, temporary, live)
             # A shell that writes to the old file leaves a log, which DuckDB would replay on the new one.
             home.published.with_name(home.published.name + ".wal").unlink(missing_ok=True)
             temporary.replace(home.published)
         finally:
-            temporary.unlink(missing_ok=True)
+            for left in (temporary, temporary.with_name(temporary.name + ".wal")):
+                left.unlink(missing_ok=True)
     return True
 
 
@@ -67,41 +62,76 @@ def _published(store: Store) -> tuple[str | None, str | None]:
         return None, None
 
 
-def _copy_tables(connection: Connection, path: Path) -> None:
-    """Copy every public table that lives in DuckDB into a new file, streaming."""
+def copy_state(store: Store, connection: Connection, path: Path) -> None:
+    """Copy the state that ``connection`` has open into a new DuckDB file: every table that lives in DuckDB."""
+    if isinstance(store.backend, FileBackend) and _mostly_used(connection):
+        for suffix in ("", ".wal"):  # a writer that was killed leaves a log, which opening the copy plays back
+            source = store.backend.path.with_name(store.backend.path.name + suffix)
+            if not suffix or source.exists():
+                copy_bytes(source, path.with_name(path.name + suffix))
+        return
     connection.execute(f"ATTACH '{quoted(str(path))}' AS published (READ_WRITE)")
     for table in tables().values():
-        if not table.parts and not table.internal:
+        if not table.parts:
             connection.execute(f"CREATE TABLE published.{table.name} AS SELECT * FROM {table.name}")  # noqa: S608
     connection.execute("COMMIT")
     connection.execute("DETACH published")
 
 
+def _mostly_used(connection: Connection) -> bool:
+    used, total = connection.execute(
+        "SELECT used_blocks, total_blocks FROM pragma_database_size() WHERE database_name = current_database()"
+    ).fetchone() or (0, 1)
+    return bool(2 * used >= total)
+
+
+def copy_bytes(source: Path, target: Path) -> None:
+    """Copy a DuckDB file that this process may have open.
+
+    In a process of its own: closing a file drops all locks that its process holds on it, DuckDB's too.
+    """
+    done = subprocess.run(  # noqa: S603 - the paths are Winnow's own
+        ["cp", "--", str(source), str(target)],  # noqa: S607 - wherever the system has it
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        error = OSError(errno.ENOSPC if "No space left" in said else errno.EIO, f"copying {source} failed: {said}")
+        raise full_disk(error, target.parent, "copying the store") or error
+
+
 def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
-    """Add to the copied tables what only the published file has: views over parts, wide scores, comments."""
+    """Make a copy of the state what users query: internal tables go, views over parts, wide scores, comments come."""
     connection = duckdb.connect(path, config=dict(SETTINGS))
     try:
         configure(connection, store.settings, store.home.scratch)
         for table in tables().values():
+            if table.internal:
+                connection.execute(f"DROP TABLE IF EXISTS {table.name}")
+        connection.execute("CHECKPOINT")  # so that their space is used again
+        connection.execute("BEGIN")
+        for table in tables().values():
             if table.parts:
                 connection.execute(f"CREATE VIEW {table.name} AS {store.view(table.name, live)}")
-        connection.execute(SCORES_WIDE)
-        _comment(connection)
+        columns = current_columns(connection, store.storage, live.get("scores", []))
+        make_scores_wide(connection, columns, store.storage)
+        _comment(connection, columns)
         set_meta(connection, "home", str(store.home.root))
+        connection.execute("COMMIT")
         connection.execute("CHECKPOINT")
     finally:
         connection.close()
 
 
-def _comment(connection: Connection) -> None:
+def _comment(connection: Connection, columns: Sequence[Column]) -> None:
     """Carry every column's meaning into the published file, where DESCRIBE-like tools can show it."""
-    described = [
+    comments = [
         ("VIEW" if table.parts else "TABLE", table.name, table.meaning, table.columns)
         for table in tables().values()
         if not table.internal
     ]
-    described.append(("TABLE", "scores_wide", "A document's current judgements side by side.", WIDE_COLUMNS))
-    for kind, name, meaning, columns in described:
+    comments.append(("TABLE", "scores_wide", "A document's current judgements side by side.", described(columns)))
+    for kind, name, meaning, explanations in comments:
         connection.execute(f"COMMENT ON {kind} {name} IS '{quoted(meaning)}'")
-        for column, _, explained in columns:
+        for column, _, explained in explanations:
             connection.execute(f"COMMENT ON COLUMN {name}.\"{column}\" IS '{quoted(explained)}'")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Column = tuple[str, str, str]
 """name, DuckDB type, meaning"""
@@ -61,16 +61,19 @@ def _corpus() -> tuple[Table, ...]:
                 ("shard", "VARCHAR", "the file's uri relative to its corpus root, `source/file`"),
                 ("batch", "VARCHAR", "the `shards` partition that delivered it"),
                 ("source", "VARCHAR", "the file's folder below the corpus root"),
-                ("path", "VARCHAR", "where the file lay when it was read"),
-                ("format", "VARCHAR", "jsonl, jsonl.gz, jsonl.zst, parquet, text or markdown"),
+                ("path", "VARCHAR", "where the file lay when it was read: a path or a URI"),
+                ("format", "VARCHAR", "the reader's name, and the compression: jsonl.zst, parquet, warc.gz, ..."),
                 ("bytes", "BIGINT", "size of the file"),
                 (
                     "mtime_ns",
                     "BIGINT",
-                    "its modification time in nanoseconds; with the size it tells an unchanged file",
+                    "its modification time in nanoseconds, remote: a number of its ETag; with the size it tells an "
+                    "unchanged file",
                 ),
                 ("sha256", "VARCHAR", "digest of its bytes"),
                 ("reader", "VARCHAR", "digest of the field map, limits and reader version it was read with"),
+                ("normalization", "VARCHAR", "what was done to its texts on arrival, with the version; `none`"),
+                ("fields", "VARCHAR", "top-level fields of its records and their JSON types, JSON"),
                 ("records", "BIGINT", "records in the file = occurrences + quarantined"),
                 ("occurrences", "BIGINT", "records that became documents"),
                 ("quarantined", "BIGINT", "records that could not be read"),
@@ -129,8 +132,35 @@ def _corpus() -> tuple[Table, ...]:
                 ("detail", "VARCHAR", "what is wrong and how to mend it"),
                 ("excerpt", "VARCHAR", "the first characters of the record"),
                 ("records", "BIGINT", "how many records this row stands for (the rest of a failed file is one row)"),
+                ("doc_id", "UUID", "the document of a record that was withdrawn; else null"),
+                ("original_id", "VARCHAR", "the file's own id of a record that was withdrawn; else null"),
+                ("url", "VARCHAR", "the url of a record that was withdrawn; else null"),
             ),
             ("shard", "row", "byte_offset", "reason"),
+            "corpus",
+        ),
+        Table(
+            "takedowns",
+            "A demand to withdraw: documents that match are in no later manifest.",
+            (
+                ("kind", "VARCHAR", "doc_id, original_id, url or sha256 (of the text in UTF-8)"),
+                ("value", "VARCHAR", "what is withdrawn"),
+                ("reason", "VARCHAR", "why, as the user gave it"),
+                ("added_at", "TIMESTAMP", "when (UTC)"),
+            ),
+            ("kind", "value"),
+            "corpus",
+        ),
+        Table(
+            "withdrawn",
+            "A document that a takedown reached: its occurrences are in `quarantine`, and stay there.",
+            (
+                DOC_ID,
+                ("kind", "VARCHAR", "kind of a takedown that reached it"),
+                ("value", "VARCHAR", "its value, see `takedowns`"),
+                ("withdrawn_at", "TIMESTAMP", "when (UTC)"),
+            ),
+            ("doc_id", "kind", "value"),
             "corpus",
         ),
         Table(
@@ -141,6 +171,7 @@ def _corpus() -> tuple[Table, ...]:
                 ("shard", "VARCHAR", "the shard that holds this copy"),
                 ("row", "BIGINT", "the record in it"),
                 ("text", "VARCHAR", "the document"),
+                ("original", "VARCHAR", "the text as delivered, where normalization changed it; else null"),
             ),
             ("doc_id",),
             "corpus",
@@ -465,7 +496,7 @@ def _selection() -> tuple[Table, ...]:
             ),
             ("selection", "doc_id"),
             "selection",
-            document="doc_id",
+            parts=True,
         ),
         Table(
             "mixtures",
@@ -498,7 +529,7 @@ def _selection() -> tuple[Table, ...]:
                 ("influence_model", "VARCHAR", "the model whose scores rank its documents, see `influence_models`"),
                 ("influence_model_used", "BOOLEAN", "false: the influence model was below its floor"),
                 ("path", "VARCHAR", "folder with manifest.json and rows.parquet, relative to WINNOW_HOME"),
-                ("snapshot", "VARCHAR[]", "digests of the parts that were live"),
+                ("snapshot", "VARCHAR[]", "digests of the parts that it needs, see `snapshots`"),
                 ("configuration", "VARCHAR", "the semantic configuration, JSON"),
                 ("environment", "VARCHAR", "recorded versions, CPU class and dtype, JSON"),
                 ("made_at", "TIMESTAMP", "when (UTC)"),
@@ -551,6 +582,7 @@ def _bookkeeping() -> tuple[Table, ...]:
                 ("run_id", "VARCHAR", "the run"),
                 ("key", "VARCHAR", "the stage key"),
                 ("processed", "BIGINT", "documents it worked on (tokens for training, pulls for the bandit)"),
+                ("bytes", "BIGINT", "bytes it read, where it reads files or texts"),
                 ("seconds", "DOUBLE", "wall time"),
                 ("peak_mb", "DOUBLE", "the process's peak resident memory so far, MiB"),
                 ("flops", "DOUBLE", "model floating-point operations, where a model ran (6ND train, 2ND forward)"),
@@ -593,9 +625,22 @@ def _bookkeeping() -> tuple[Table, ...]:
                 ("kind", "VARCHAR", "the table whose rows it holds"),
                 ("rows", "BIGINT", "rows"),
                 ("bytes", "BIGINT", "size of the file"),
+                ("owner", "VARCHAR", "what it belongs to whole: the selection of `decisions`, a manifest's version"),
                 ("added_at", "TIMESTAMP", "when (UTC)"),
             ),
             ("part",),
+            "bookkeeping",
+        ),
+        Table(
+            "snapshots",
+            "The parts that hold the store as it was when a manifest was made: `winnow sql --at` reads them.",
+            (
+                ("version", "VARCHAR", "the manifest"),
+                ("name", "VARCHAR", "the table"),
+                ("kind", "VARCHAR", "the folder of the part below `store/parts`"),
+                ("part", "VARCHAR", "digest of the part"),
+            ),
+            ("version", "name", "part"),
             "bookkeeping",
         ),
         Table(
@@ -605,7 +650,8 @@ def _bookkeeping() -> tuple[Table, ...]:
                 (
                     "key",
                     "VARCHAR",
-                    "schema_version, generation (of writes), deliveries (so far), corpus_digest, home (published file)",
+                    "schema_version, schema (digest of tables and columns), generation (of writes), deliveries (so "
+                    "far), corpus_digest, data (store.data at the last write), home (published file)",
                 ),
                 ("value", "VARCHAR", "its value"),
             ),

@@ -40,7 +40,9 @@ class Stage:
             )
             self.done = rows[0][0] if rows else None
 
-    def finish(self, connection: Connection, processed: int, output: str = "", flops: float = 0.0) -> None:
+    def finish(
+        self, connection: Connection, processed: int, output: str = "", flops: float = 0.0, bytes: int | None = None
+    ) -> None:
         """Record cost and key inside the transaction that writes the stage's rows."""
         self.processed = processed
         self.seconds = time.monotonic() - self._started
@@ -62,6 +64,7 @@ class Stage:
             run_id=self.run_id,
             key=self.key,
             processed=processed,
+            bytes=bytes,
             seconds=self.seconds,
             peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             flops=flops,

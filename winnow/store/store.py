@@ -6,10 +6,11 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ import pyarrow as pa
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backends import SETTINGS, configure, is_busy, make_backend, open_waiting, writing_turn
+from winnow.store.backends import make_backend, open_waiting
+from winnow.store.connections import SETTINGS, configure, quoted
+from winnow.store.faults import explained
 from winnow.store.parts import Part, conform, write_parts
-from winnow.store.schema import SCHEMA_VERSION, Table, tables
+from winnow.store.remote import prepare
+from winnow.store.schema import Table, tables
+from winnow.store.storage import LocalStorage, data_root, part_storage, require_parts
+from winnow.store.turns import is_busy
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -37,29 +43,35 @@ class Store:
 
     def __init__(self, home: Home, settings: StoreSettings) -> None:
         self.home, self.settings = home, settings
-        self.backend = make_backend(home.store, settings, home.scratch)
+        self.data = data_root(home, settings)
+        self.storage = part_storage(home, settings)
+        self.backend = make_backend(home, settings)
 
     # -- connections ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *names: str) -> Iterator[Connection]:
         """Open one state of the working store; it may block writers, so hold it no longer than a query.
 
-        Raises :class:`UserError` when the store stays locked, or a newer Winnow wrote it.
+        The parts-backed tables among ``names`` are there as views. Raises :class:`UserError` when the store stays
+        locked, or a newer Winnow wrote it.
         """
-        connection = self._open_whole()
-        try:
+        with explained(self.data), closing(self._open_whole()) as connection:
             connection.execute("BEGIN")
+            wanted = [table for table in (tables()[name] for name in names) if table.parts]
+            live = live_parts(connection) if wanted else {}
+            for table in wanted:
+                connection.execute(f"CREATE TEMP VIEW {table.name} AS {self.view(table.name, live)}")
             yield connection
-        finally:
-            connection.close()
 
     def _open_whole(self) -> Connection:
-        """Open for reading; where there are no tables (no store, or its first write was cut off), create them first."""
+        """Open for reading; where there are no tables, or those of an older Winnow, a write mends that first."""
+        from winnow.store.migrations import is_current
+
         if self.backend.exists():
             connection = open_waiting(self.backend, True, self.settings.lock_wait_seconds)
             try:
-                if _schema_version(connection) is not None:
+                if is_current(connection):
                     return connection
             except BaseException:
                 connection.close()
@@ -72,18 +84,27 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open one transaction: committed when the block ends, rolled back when it raises, closed either way."""
-        with writing_turn(self.home.store, self.settings.lock_wait_seconds):
-            connection = open_waiting(self.backend, False, self.settings.lock_wait_seconds)
-            try:
-                known = _schema_version(connection)
-                connection.execute("BEGIN")
-                if known is None:
-                    _create_tables(connection)
-                yield connection
-                set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
-                connection.execute("COMMIT")
-            finally:
-                connection.close()  # what is not committed is rolled back
+        from winnow.store.migrations import bring_forward
+
+        seconds = self.settings.lock_wait_seconds
+        with (
+            self.backend.turn(seconds),
+            explained(self.data),
+            closing(open_waiting(self.backend, False, seconds)) as connection,  # what is not committed is rolled back
+        ):
+            bring_forward(self, connection)
+            connection.execute("BEGIN")
+            self._follow_data(connection)
+            yield connection
+            set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
+            connection.execute("COMMIT")
+
+    def _follow_data(self, connection: Connection) -> None:
+        """Remember where the data lies, for the readers of the published file and to notice when it was moved."""
+        before = get_meta(connection, "data") or ""
+        if before != self.settings.data:
+            require_parts(self.storage, live_parts(connection), before, self.settings.data)
+            set_meta(connection, "data", self.settings.data)
 
     @contextmanager
     def scratch(self, *names: str, only: Mapping[str, str] | None = None) -> Iterator[Connection]:
@@ -101,11 +122,10 @@ class Store:
                 if not table.parts:
                     query = f"SELECT * FROM {table.name}{filters[table.name]}"  # noqa: S608
                     copies[table.name] = connection.execute(query).to_arrow_table()
-            if any(table.parts for table in wanted) and "documents" not in copies:
+            if any(table.parts and table.document for table in wanted) and "documents" not in copies:
                 copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
             live = live_parts(connection)
-        memory = duckdb.connect(":memory:", config=dict(SETTINGS))
-        try:
+        with explained(self.data), closing(duckdb.connect(":memory:", config=dict(SETTINGS))) as memory:
             configure(memory, self.settings, self.home.scratch)
             for name, rows in copies.items():
                 load(memory, name, rows)
@@ -114,42 +134,32 @@ class Store:
                     view = f"SELECT * FROM ({self.view(table.name, live)}){filters[table.name]}"  # noqa: S608
                     memory.execute(f"CREATE VIEW {table.name} AS {view}")
             yield memory
-        finally:
-            memory.close()
 
     def query(self, sql: str, parameters: dict[str, Any] | list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one SELECT on the working store's tables and return its rows."""
-        with self.read() as connection:
+        with self.read(*_parts_tables(sql)) as connection:
             return connection.execute(sql, parameters or {}).fetchall()
 
     def arrow(self, sql: str, parameters: dict[str, Any] | list[Any] | None = None) -> pa.Table:
         """Run one SELECT on the working store's tables and return it as Arrow."""
-        with self.read() as connection:
+        with self.read(*_parts_tables(sql)) as connection:
             return connection.execute(sql, parameters or {}).to_arrow_table()
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def write_parts(self, kind: str, rows: Iterable[pa.Table]) -> list[Part]:
         """Write bulk rows as parts; make them live with :func:`add_parts` inside a transaction."""
-        return write_parts(self.home.parts, kind, rows)
+        return write_parts(self.storage, kind, rows)
 
     def part_path(self, kind: str, digest: str) -> Path:
-        return self.home.parts / kind / f"{digest}.parquet"
+        """Return the file of a part in a storage of this machine."""
+        if not isinstance(self.storage, LocalStorage):
+            raise TypeError(f"the parts lie at {self.data}: use Store.storage")
+        return self.storage.path(kind, digest)
 
     def view(self, name: str, live: dict[str, list[str]]) -> str:
         """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files."""
-        table = tables()[name]
-        columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
-        paths = [str(self.part_path(name, part)).replace("'", "''") for part in live.get(name, [])]
-        if not paths:
-            typed = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind, _ in table.columns)
-            return f"SELECT {typed} WHERE false"
-        files = "read_parquet([" + ", ".join(f"'{path}'" for path in paths) + "])"
-        if name == "texts":
-            return f"SELECT {columns} FROM {files} SEMI JOIN documents USING (doc_id, shard, row)"  # noqa: S608
-        if table.document:
-            return f"SELECT {columns} FROM {files} SEMI JOIN documents USING ({table.document})"  # noqa: S608
-        return f"SELECT {columns} FROM {files}"  # noqa: S608
+        return files_view(tables()[name], [self.storage.uri(name, part) for part in live.get(name, [])])
 
     def publish(self) -> bool:
         """Swap in a fresh published file if the store has changed; see :func:`winnow.store.publish.publish`."""
@@ -159,9 +169,22 @@ class Store:
 
 
 def open_published(home: Home) -> Connection:
-    """Open the published file read-only. Raises :class:`UserError` when there is none."""
+    """Open the published file read-only, able to read where its parts lie.
+
+    Raises :class:`UserError` when there is none, or the extension for its parts is not installed.
+    """
     if not home.published.exists():
         raise UserError(f"{home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME")
+    connection = _open_published(home)
+    try:
+        prepare(connection, get_meta(connection, "data") or "")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _open_published(home: Home) -> Connection:
     try:
         return duckdb.connect(home.published, read_only=True, config=dict(SETTINGS))
     except duckdb.IOException as error:
@@ -184,6 +207,21 @@ def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
 
         settings = load_config(home.config).store
     return Store(home, settings)
+
+
+def files_view(table: Table, uris: Sequence[str]) -> str:
+    """Return the SELECT of a table's columns from Parquet files; rows of documents that are gone are hidden."""
+    columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
+    nothing = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind, _ in table.columns)
+    if not uris:
+        return f"SELECT {nothing} WHERE false"
+    files = ", ".join(f"'{quoted(uri)}'" for uri in uris)
+    # A part that an older Winnow wrote may lack a column: it is null there.
+    rows = f"(FROM read_parquet([{files}], union_by_name = true) UNION ALL BY NAME SELECT {nothing} WHERE false)"
+    if not table.parts or not table.document:
+        return f"SELECT {columns} FROM {rows}"  # noqa: S608
+    same = "doc_id, shard, row" if table.name == "texts" else table.document
+    return f"SELECT {columns} FROM {rows} SEMI JOIN documents USING ({same})"  # noqa: S608
 
 
 # -- inside a transaction -------------------------------------------------------------------------------------------
@@ -223,14 +261,29 @@ def insert_row(connection: Connection, name: str, **values: Any) -> None:
     connection.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", values)  # noqa: S608
 
 
-def add_parts(connection: Connection, parts: Iterable[Part]) -> None:
-    """Make parts live; one that already is stays as it is."""
+def add_parts(
+    connection: Connection, parts: Iterable[Part], owner: str | None = None, added_at: datetime | None = None
+) -> None:
+    """Make parts live; one that already is stays as it is. ``owner`` is what they are all the rows of."""
     for part in parts:
         known = connection.execute("SELECT 1 FROM parts WHERE part = $part", {"part": part.digest}).fetchone()
         if not known:
             insert_row(
-                connection, "parts", part=part.digest, kind=part.kind, rows=part.rows, bytes=part.bytes, added_at=now()
+                connection,
+                "parts",
+                part=part.digest,
+                kind=part.kind,
+                rows=part.rows,
+                bytes=part.bytes,
+                owner=owner,
+                added_at=added_at or now(),
             )
+
+
+def replace_owned(connection: Connection, kind: str, owner: str, parts: Iterable[Part]) -> None:
+    """Put parts in the place of all live ones of this kind and owner."""
+    connection.execute("DELETE FROM parts WHERE kind = $kind AND owner = $owner", {"kind": kind, "owner": owner})
+    add_parts(connection, parts, owner)
 
 
 def live_parts(connection: Connection) -> dict[str, list[str]]:
@@ -251,25 +304,10 @@ def set_meta(connection: Connection, key: str, value: str) -> None:
     insert_row(connection, "meta", key=key, value=value)
 
 
-def _schema_version(connection: Connection) -> int | None:
-    """Return the schema version, None before there are tables. Raises :class:`UserError` for a newer Winnow's."""
-    try:
-        found = get_meta(connection, "schema_version")
-    except duckdb.CatalogException:
-        return None
-    if found is not None and int(found) > SCHEMA_VERSION:
-        raise UserError(
-            f"the store has schema version {found}, this Winnow knows {SCHEMA_VERSION}: "
-            "upgrade winnow, or use another WINNOW_HOME"
-        )
-    return int(found) if found is not None else None
-
-
-def _create_tables(connection: Connection) -> None:
-    for table in tables().values():
-        if not table.parts:
-            connection.execute(table.create())
-    set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+def _parts_tables(sql: str) -> list[str]:
+    """Return the parts-backed tables whose names occur in a query."""
+    words = set(re.findall(r"\w+", sql))
+    return [table.name for table in tables().values() if table.parts and table.name in words]
 
 
 def _filter(table: Table, only: Mapping[str, str]) -> str:
@@ -277,7 +315,3 @@ def _filter(table: Table, only: Mapping[str, str]) -> str:
     columns = {name for name, _, _ in table.columns}
     conditions = [f"\"{column}\" = '{quoted(value)}'" for column, value in only.items() if column in columns]
     return " WHERE " + " AND ".join(conditions) if conditions else ""
-
-
-def quoted(text: str) -> str:
-    return text.replace("'", "''")

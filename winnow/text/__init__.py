@@ -1,7 +1,8 @@
 """Delivered files to documents: formats, records, quarantine."""
 
 from winnow.text.batches import DOCUMENTS
-from winnow.text.formats import discover, format_of
+from winnow.text.formats import format_of
+from winnow.text.locations import discover
 from winnow.text.quarantine import Quarantined, Reason
 from winnow.text.readers import Batch, Limits, ShardReader, read_batches
 from winnow.text.records import FieldMap

@@ -1,7 +1,7 @@
 """What has been delivered: compare the files of the corpus locations with the shards that are known.
 
 A *delivery* is a batch of files to read and of shards to withdraw; it is one partition of the ``shards`` dimension.
-Nothing is read here but names, sizes and times.
+Nothing is read here but names, sizes and times (and what a saved Hugging Face dataset says of its files).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from winnow.config import Corpus
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest
-from winnow.text.formats import discover
+from winnow.text.formats import format_of
+from winnow.text.layouts import find_shards
+from winnow.text.locations import Listed, check_name, resolve_root
 
 Fingerprint = tuple[int, int]
 """size in bytes, modification time in nanoseconds"""
@@ -31,13 +34,24 @@ class Known:
 
 @dataclass(frozen=True)
 class DeliveredFile:
-    """One file of the corpus: ``shard`` is its uri relative to the location's root, ``source`` its folder there."""
+    """One file of the corpus: ``shard`` is its uri relative to the location's root, ``source`` its folder there.
+
+    ``path`` is a path or a URI. ``mtime_ns`` is a modification time or another number that changes with the file (see
+    :class:`winnow.text.locations.Listed`) and with its ``attributes``, the (tagger, path) pairs of Dolma's layout.
+    """
 
     shard: str
     source: str
     path: str
     bytes: int
     mtime_ns: int
+    attributes: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> DeliveredFile:
+        """Return a file from what ``asdict`` made of it, also before there were attributes."""
+        attributes = tuple((tagger, path) for tagger, path in raw.get("attributes", ()))
+        return cls(**{**raw, "attributes": attributes})
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -91,45 +105,61 @@ class Delivery:
             raise UserError(
                 f"partition '{key}' of shards has no delivery ({path} is missing): choose another"
             ) from error
-        return cls(tuple(DeliveredFile(**file) for file in raw["files"]), tuple(raw["withdrawn"]), raw["after"])
+        return cls(tuple(DeliveredFile.from_json(file) for file in raw["files"]), tuple(raw["withdrawn"]), raw["after"])
 
 
 def scan(home: Home, corpus: Corpus) -> list[DeliveredFile]:
-    """Return every corpus file of the configured locations, sorted by shard.
+    """Return every corpus file of the configured locations, local and remote, sorted by shard.
 
-    Raises :class:`UserError` when two locations deliver a file under the same name.
+    Raises :class:`UserError` when two locations deliver a file under the same name, and for a location that cannot be
+    listed or is not laid out as it says.
     """
+
+    def is_corpus_file(source: str, file: Listed) -> bool:
+        return format_of(file.parts[-1], corpus.source(source).format) is not None
+
     found: dict[str, DeliveredFile] = {}
     for location in corpus.locations:
-        root = home.resolve(location.root)
-        for path in discover(root, location.include):
-            relative = path.relative_to(root)
-            source = relative.parent.as_posix() if len(relative.parts) > 1 else root.name
-            shard = f"{source}/{relative.name}"
-            if shard in found and found[shard].path != str(path):
+        root = resolve_root(location.root, home.root)
+        for shard in find_shards(root, location.include, location.layout, location.source, is_corpus_file):
+            file = check_name(shard.file, str(root))
+            if shard.name in found and found[shard.name].path != file.path:
                 raise UserError(
-                    f"{path} and {found[shard].path} would both be shard '{shard}': rename one of the two folders"
+                    f"{file.path} and {found[shard.name].path} would both be shard '{shard.name}': rename one of the "
+                    "two folders, or give one location a source of its own"
                 )
-            try:
-                status = path.stat()
-                # A file that may not be read looks different once it may, so that it is tried again.
-                size, mtime = status.st_size, status.st_mtime_ns if os.access(path, os.R_OK) else 0
-            except OSError:  # unreadable or just gone: the reader says why, in quarantine
-                size, mtime = 0, 0
-            found[shard] = DeliveredFile(shard, source, str(path), size, mtime)
-    return [found[shard] for shard in sorted(found)]
+            attributes = tuple((tagger, one.path) for tagger, one in shard.attributes)
+            found[shard.name] = DeliveredFile(
+                shard.name, shard.source, file.path, file.bytes, shard.version, attributes
+            )
+    return [found[name] for name in sorted(found)]
 
 
 def plan(
-    files: Iterable[DeliveredFile], known: Known, ready: Callable[[DeliveredFile], bool] = lambda file: True
+    files: Iterable[DeliveredFile],
+    known: Known,
+    ready: Callable[[DeliveredFile], bool] = lambda file: True,
+    most_bytes: int | None = None,
 ) -> Delivery:
-    """Return what differs from the store: files that are new or changed, and ready; shards whose file is gone."""
+    """Return what differs from the store: files that are new or changed, and ready; shards whose file is gone.
+
+    A delivery stops before the file that would bring it over ``most_bytes``, so that a run that is cut off loses
+    little; the next plan holds the rest.
+    """
     files = list(files)
     changed = [file for file in files if known.shards.get(file.shard) != file.fingerprint]
-    closed_files = tuple(file for file in changed if ready(file))
-    # A renamed file is gone and new at once: while anything is still being written, nothing is withdrawn.
-    gone = set(known.shards) - {file.shard for file in files} if len(closed_files) == len(changed) else set()
-    return Delivery(closed_files, tuple(sorted(gone)), known.deliveries)
+    chosen: list[DeliveredFile] = []
+    size = 0
+    for file in changed:
+        if not ready(file):
+            continue
+        size += file.bytes
+        if chosen and most_bytes is not None and size > most_bytes:
+            break
+        chosen.append(file)
+    # A renamed file is gone and new at once: while anything is still to come, nothing is withdrawn.
+    gone = set(known.shards) - {file.shard for file in files} if len(chosen) == len(changed) else set()
+    return Delivery(tuple(chosen), tuple(sorted(gone)), known.deliveries)
 
 
 def closed(seen_before: Mapping[str, Sequence[int]]) -> Callable[[DeliveredFile], bool]:

@@ -9,19 +9,33 @@ EXCERPT_LENGTH = 200
 DETAIL_LENGTH = 500
 
 Reason = Literal[
+    "broken_payload",
+    "broken_record",
+    "decompression_bomb",
+    "digest_mismatch",
+    "duplicate_attributes",
     "empty_text",
     "file_failed",
+    "http_error",
+    "invalid_attributes",
+    "invalid_csv",
     "invalid_json",
     "invalid_utf8",
     "lone_surrogate",
     "missing_text",
+    "no_main_text",
     "not_an_object",
+    "not_text",
     "nul_byte",
     "record_too_large",
     "text_not_string",
     "truncated_stream",
     "unreadable_file",
+    "withdrawn",
 ]
+
+EXPECTED: frozenset[Reason] = frozenset(("http_error", "no_main_text", "not_text"))
+"""Reasons that every sound crawl has: such records are counted as quarantined, but never make a file fail."""
 
 
 @dataclass(frozen=True)

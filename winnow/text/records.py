@@ -18,7 +18,7 @@ DEEPEST_NESTING = 100
 
 @dataclass(frozen=True)
 class FieldMap:
-    """Which fields of a record mean what; the others become its metadata.
+    """Which fields of a record mean what; the others become its metadata, or of these only the ones ``metadata`` names.
 
     A name with dots leads into nested objects (``data.text``) unless a field of that very name exists. A name that is
     None or empty, or that a record lacks, gives null; only ``text`` is required. Raises ``UserError`` where that is
@@ -29,6 +29,7 @@ class FieldMap:
     id: str | None = "id"
     url: str | None = "url"
     date: str | None = "date"
+    metadata: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -83,17 +84,35 @@ def document_from(record: dict[str, Any], row: int, fields: FieldMap) -> Documen
     never altered.
     """
     _check_nesting(record)
-    text = _value(record, fields.text)
+    text = value_at(record, fields.text)
     if type(text) is not str:
         raise _no_text(record, text, fields.text)
     utf8 = encode_text(text, f"field {fields.text!r}")
-    original_id = _as_text(_value(record, fields.id)) if fields.id else None
-    url = _as_text(_value(record, fields.url)) if fields.url else None
-    date = _as_text(_value(record, fields.date)) if fields.date else None
+    original_id = _as_text(value_at(record, fields.id)) if fields.id else None
+    url = _as_text(value_at(record, fields.url)) if fields.url else None
+    date = _as_text(value_at(record, fields.date)) if fields.date else None
+    rest = remaining(record, fields)
+    return Document(row, utf8, len(text), original_id, url, date, _metadata(rest) if rest else "{}")
+
+
+def remaining(record: dict[str, Any], fields: FieldMap) -> dict[str, Any]:
+    """Take the mapped fields out of a record and return the fields that its metadata keeps."""
     for name in (fields.text, fields.id, fields.url, fields.date):
         if name:
             _remove(record, name)
-    return Document(row, utf8, len(text), original_id, url, date, _metadata(record) if record else "{}")
+    if fields.metadata is None:
+        return record
+    kept: dict[str, Any] = {}
+    for name in fields.metadata:
+        value = value_at(record, name)
+        if value is MISSING:
+            continue
+        *parents, last = [name] if name in record else name.split(".")
+        inner = kept
+        for part in parents:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return kept
 
 
 def encode_text(text: str, place: str) -> bytes:
@@ -113,19 +132,20 @@ def encode_text(text: str, place: str) -> bytes:
         raise BadRecordError("lone_surrogate", detail) from error
 
 
-_MISSING = object()
+MISSING = object()
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _RAW_NUL = "the line has NUL bytes, as a file has that was cut short by a crash; write it anew"
 
 
-def _value(record: dict[str, Any], name: str) -> Any:
+def value_at(record: dict[str, Any], name: str) -> Any:
+    """Return the value of a field or of a dotted path into nested objects, ``MISSING`` if there is none."""
     if name in record:
         return record[name]
-    value: Any = record if "." in name else _MISSING
+    value: Any = record if "." in name else MISSING
     for part in name.split("."):
         if not isinstance(value, dict):
-            return _MISSING
-        value = value.get(part, _MISSING)
+            return MISSING
+        value = value.get(part, MISSING)
     return value
 
 
@@ -142,7 +162,7 @@ def _remove(record: dict[str, Any], name: str) -> None:
 
 
 def _no_text(record: dict[str, Any], text: object, name: str) -> BadRecordError:
-    if text is _MISSING:
+    if text is MISSING:
         return BadRecordError("missing_text", missing_text_detail(name, list(record)))
     if text is None:
         return BadRecordError("missing_text", f"field {name!r} is null; expected a string (set text_field=...)")
@@ -204,7 +224,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> str | None:
-    if value is None or value is _MISSING:
+    if value is None or value is MISSING:
         return None
     if type(value) is not str:
         value = _json_value(value)

@@ -1,0 +1,252 @@
+"""A backup holds the whole of a store, and a restore gives it back in any backend, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kept import TEXTS, add_manifest, failing, filled, manifests_verify, small
+from small_corpus import SmallCorpus
+
+from winnow.config import Store as StoreSettings
+from winnow.config import load_config
+from winnow.errors import UserError
+from winnow.home import Home
+from winnow.store.backup import backup_names, make_backup, read_index
+from winnow.store.restore import restore_backup
+from winnow.store.schema import tables
+from winnow.store.snapshots import open_at
+from winnow.store.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in one file, with a manifest of documents that were replaced since, and a backup beside it."""
+    root = tmp_path_factory.mktemp("base")
+    corpus = filled(root / "home")
+    add_manifest(corpus, "v0001")
+    corpus.write("web/a.jsonl", [{"text": TEXTS[6]}])
+    corpus.deliver()
+    make_backup(corpus.store, root / "backups")
+    return root
+
+
+@pytest.fixture
+def home(base: Path) -> SmallCorpus:
+    return small(base / "home", StoreSettings(lock_wait_seconds=20))
+
+
+@pytest.fixture
+def backups(base: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(base / "backups", tmp_path / "backups")
+
+
+def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of every table, the internal ones and those in parts too."""
+    found = {}
+    for table in tables().values():
+        columns = ", ".join(f'"{name}"' for name, _, _ in table.columns)
+        found[table.name] = store.query(f"SELECT {columns} FROM {table.name} ORDER BY ALL")
+    return found
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def restored_like(found: SmallCorpus, before: SmallCorpus) -> None:
+    expected, got = everything(before.store), everything(found.store)
+    for table, rows in expected.items():
+        assert got[table] == rows, table
+    for folder in ("manifests", "artifacts", "checkpoints"):
+        assert files(found.home.root / folder) == files(before.home.root / folder) != {}
+    assert failing(found, deep=True) == {}
+    assert manifests_verify(found)
+    assert found.home.published.exists()
+    with open_at(found.home, "v0001") as then:
+        assert (TEXTS[0],) in then.execute("SELECT text FROM texts").fetchall()
+
+
+def test_a_store_in_one_file_comes_back_as_it_was(home, backups, tmp_path):
+    done = restore_backup(backups, Home(tmp_path / "new" / "home"))
+    assert (done.backend, done.name) == ("file", backup_names(backups)[0])
+    restored_like(small(tmp_path / "new" / "home", home.config.store), home)
+    assert (tmp_path / "new" / "home" / "winnow.toml").read_text() == home.home.config.read_text()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["home"]
+
+
+def test_a_store_goes_to_a_lake_and_back(home, store, tmp_path):
+    """The home's own winnow.toml says where to; ``file`` is a lake's way back."""
+    if store.settings.backend == "file":
+        pytest.skip("this is about the lakes")
+    lake = store.home
+    lake.root.mkdir(parents=True)
+    catalog = store.settings.catalog.replace("'", "\\'")
+    lake.config.write_text(f'[store]\nbackend = "lake"\ncatalog = "{store.settings.catalog}"\n')
+    make_backup(home.store, tmp_path / "first")
+    assert restore_backup(tmp_path / "first", lake).backend == "lake"
+    there = small(lake.root, load_config(lake.config).store)
+    assert there.store.backend.name == "lake" and catalog
+    restored_like(there, home)
+    make_backup(there.store, tmp_path / "second")
+    back = restore_backup(tmp_path / "second", Home(tmp_path / "back"), backend="file")
+    assert back.backend == "file"
+    restored_like(small(tmp_path / "back", StoreSettings(lock_wait_seconds=20)), home)
+    if store.settings.catalog != "sqlite":
+        lake.root.rename(tmp_path / "aside")
+        lake.root.mkdir()
+        shutil.copy(tmp_path / "aside" / "winnow.toml", lake.config)
+        with pytest.raises(UserError, match="holds a store already"):
+            restore_backup(tmp_path / "first", lake)
+
+
+def test_a_second_backup_copies_only_what_is_new(backups, home):
+    before = files(backups)
+    second = make_backup(home.store, backups)
+    assert len(backup_names(backups)) == 2
+    now = files(backups)
+    assert {path: now[path] for path in before} == before
+    assert {path.split("/")[0] for path in set(now) - set(before)} == {"backups"}
+    assert second.copied_bytes < second.bytes
+    assert read_index(backups)["name"] == second.name
+    assert read_index(backups, backup_names(backups)[0])["tables"].keys() == read_index(backups)["tables"].keys()
+
+
+def test_an_older_backup_is_restored_by_its_name(backups, tmp_path, base):
+    corpus = small(shutil.copytree(base / "home", tmp_path / "home"), StoreSettings())
+    corpus.write("books/b.jsonl", [{"text": TEXTS[7]}])
+    corpus.deliver()
+    newer = make_backup(corpus.store, backups)
+    for name, documents in ((backup_names(backups)[0], False), (newer.name, True)):
+        done = restore_backup(backups, Home(tmp_path / name), name)
+        assert bool(done.store.query("SELECT 1 FROM shards WHERE shard = 'books/b.jsonl'")) is documents
+    with pytest.raises(UserError, match=r"no backup 'x' in .*; there is: "):
+        restore_backup(backups, Home(tmp_path / "third"), "x")
+
+
+def damages(backups: Path) -> Iterator[tuple[Path, bytes | None]]:
+    """Yield a file of every kind that a backup has, with what is to become of it (None: it goes)."""
+    (name,) = backup_names(backups)
+    for path in (
+        next(backups.glob("parts/texts/*.parquet")), next(backups.glob("files/*")),
+        backups / "backups" / name / "tables" / "documents.parquet",
+    ):  # fmt: skip
+        data = path.read_bytes()
+        yield path, data[:-1] + bytes([data[-1] ^ 1])
+        yield path, None
+    index = backups / "backups" / name / "index.json"
+    yield index, index.read_bytes().replace(b'"rows"', b'"sowr"').replace(b'"bytes": 1', b'"bytes": 2')
+    yield index, index.read_bytes()[:-20]
+
+
+def test_a_damaged_backup_is_one_error_that_names_the_file_and_leaves_no_home(backups, tmp_path):
+    for path, data in list(damages(backups)):
+        before = path.read_bytes()
+        path.unlink() if data is None else path.write_bytes(data)
+        with pytest.raises(UserError, match=path.name):
+            restore_backup(backups, Home(tmp_path / "new"))
+        assert [found.name for found in tmp_path.iterdir()] == ["backups"]
+        path.write_bytes(before)
+    restore_backup(backups, Home(tmp_path / "new"))
+
+
+def test_a_damaged_store_is_not_backed_up(base, tmp_path):
+    corpus = small(shutil.copytree(base / "home", tmp_path / "home"), StoreSettings())
+    path = next(corpus.home.parts.glob("texts/*.parquet"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"x")
+    with pytest.raises(UserError, match=f"{path.name} is damaged"):
+        make_backup(corpus.store, tmp_path / "backups")
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name} is missing"):
+        make_backup(corpus.store, tmp_path / "backups")
+    assert backup_names(tmp_path / "backups") == []
+    path.write_bytes(data)
+    make_backup(corpus.store, tmp_path / "backups")
+    assert len(list((tmp_path / "backups" / "backups").iterdir())) == 1, "the halves of the earlier ones are gone"
+    assert not list((tmp_path / "backups").rglob(".*"))
+
+
+def test_a_home_that_holds_anything_is_left_alone(backups, home, tmp_path):
+    for name, told in (("inbox/x", r"is not empty \(it holds inbox\)"), ("winnow.toml", "takes all but .store. from")):
+        root = tmp_path / name.replace("/", "-")
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("[selection]\nbudget_tokens = 5\n")
+        with pytest.raises(UserError, match=told):
+            restore_backup(backups, Home(root))
+        assert files(root) == {name: b"[selection]\nbudget_tokens = 5\n"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        restore_backup(backups, Home(tmp_path / "file"))
+    with pytest.raises(UserError, match="there is no backup in"):
+        restore_backup(tmp_path / "none", Home(tmp_path / "new"))
+    with pytest.raises(UserError, match="back up to another place"):
+        make_backup(home.store, home.home.root / "backups")
+
+
+def test_a_backup_of_a_newer_winnow_is_refused(backups, tmp_path, monkeypatch):
+    monkeypatch.setattr("winnow.store.restore.SCHEMA_VERSION", 1)
+    with pytest.raises(UserError, match="upgrade winnow"):
+        restore_backup(backups, Home(tmp_path / "new"))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from winnow.config import Store as StoreSettings
+from winnow.home import Home
+from winnow.store import backup, restore
+from winnow.store.store import Store
+left, pour = int(sys.argv[4]), backup.pour
+def dying(source, write=lambda chunk: None):
+    global left
+    if left == 0:
+        write(b"half")
+        os.kill(os.getpid(), 9)
+    left -= 1
+    return pour(source, write)
+backup.pour = dying
+restore.copy_file = lambda source, target: dying(source.open("rb"), target.open("wb", buffering=0).write)
+home, folder = Home(Path(sys.argv[2])), Path(sys.argv[3])
+if sys.argv[1] == "backup":
+    backup.make_backup(Store(home, StoreSettings()), folder)
+else:
+    restore.restore_backup(folder, home)
+"""
+
+
+def killed(what: str, home: Path, folder: Path, after: int) -> None:
+    command = [sys.executable, "-c", KILLED, what, str(home), str(folder), str(after)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -9
+
+
+def test_a_killed_backup_or_restore_leaves_nothing_that_looks_whole(home, tmp_path):
+    killed("backup", home.home.root, tmp_path / "backups", 3)
+    assert backup_names(tmp_path / "backups") == []
+    with pytest.raises(UserError, match="there is no backup"):
+        restore_backup(tmp_path / "backups", Home(tmp_path / "new"))
+    make_backup(home.store, tmp_path / "backups")
+    assert not list((tmp_path / "backups").rglob(".*"))
+    killed("restore", tmp_path / "new", tmp_path / "backups", 20)
+    assert not (tmp_path / "new").exists()
+    restore_backup(tmp_path / "backups", Home(tmp_path / "new"))
+    restored_like(small(tmp_path / "new", home.config.store), home)
+
+
+def test_the_index_lists_every_file_with_its_digest(backups):
+    (name,) = backup_names(backups)
+    record = json.loads((backups / "backups" / name / "index.json").read_text())
+    assert {"schema_version", "winnow", "duckdb", "backend", "generation", "made_at"} <= set(record)
+    listed = {f"parts/{part['kind']}/{part['digest']}.parquet": part["bytes"] for part in record["parts"]}
+    listed |= {f"files/{file['sha256']}": file["bytes"] for file in record["files"]}
+    listed |= {f"backups/{name}/tables/{table}.parquet": file["bytes"] for table, file in record["tables"].items()}
+    there = {path: len(data) for path, data in files(backups).items() if not path.endswith(("index.json", ".lock"))}
+    assert there == listed

@@ -1,0 +1,267 @@
+"""Checks of what the tables say of each other: records, documents, judgements, manifests, withdrawn documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from winnow.identity import doc_ids
+from winnow.mixture.manifest_files import RECORD_FILE, ROWS_FILE, manifest_versions, verify_manifest
+from winnow.stages.corpus import reader_digest
+from winnow.stages.corpus_digest import recomputed_corpus_digest
+from winnow.stages.documents import DERIVE_DOCUMENTS
+from winnow.stages.manifests import funnel, funnel_problems
+from winnow.store.checks import AGAIN, RESTORE
+from winnow.store.connections import quoted
+from winnow.store.doctor import Patient, check
+from winnow.store.schema import tables
+from winnow.store.store import get_meta
+
+TEXT_ROWS = 4_096
+DELIVER = "deliver the file again (touch it)"
+
+
+@check(DELIVER)
+def records(patient: Patient) -> Iterator[str]:
+    """In every shard records = occurrences + quarantined, and as many rows are there."""
+    rows = patient.rows(
+        """
+        SELECT shard, s.records, s.occurrences, s.quarantined, coalesce(o.found, 0), coalesce(q.found, 0)
+        FROM shards s
+        LEFT JOIN (SELECT shard, count(*) AS found FROM occurrences GROUP BY shard) o USING (shard)
+        LEFT JOIN (SELECT shard, sum(records)::BIGINT AS found FROM quarantine GROUP BY shard) q USING (shard)
+        WHERE s.records IS DISTINCT FROM s.occurrences + s.quarantined
+           OR s.occurrences <> coalesce(o.found, 0) OR s.quarantined <> coalesce(q.found, 0)
+        ORDER BY shard
+        """
+    )
+    for shard, total, occurrences, quarantined, occur, bad in rows:
+        yield (
+            f"shard {shard}: {total} records, {occurrences} occurrences ({occur} rows), "
+            f"{quarantined} quarantined (rows for {bad})"
+        )
+
+
+@check(DELIVER)
+def shards_of_records(patient: Patient) -> Iterator[str]:
+    """Every occurrence and every quarantined record has its shard, of the same source."""
+    for table in ("occurrences", "quarantine"):
+        lost = f"SELECT shard, count(*) FROM {table} ANTI JOIN shards USING (shard) GROUP BY shard ORDER BY shard"  # noqa: S608
+        for shard, count in patient.rows(lost):
+            yield f"{count} rows of {table} are of shard {shard}, which is not there"
+    other = (
+        "SELECT shard, o.source, s.source, count(*) FROM occurrences o JOIN shards s USING (shard)"
+        " WHERE o.source <> s.source GROUP BY ALL ORDER BY ALL"
+    )
+    for shard, source, expected, count in patient.rows(other):
+        yield f"{count} occurrences of shard {shard} have source {source}, the shard has {expected}"
+
+
+FRESH = """
+    SELECT doc_id, CASE WHEN d.doc_id IS NULL THEN 'is not there' WHEN f.doc_id IS NULL THEN 'has no occurrence'
+                        WHEN d.dup_count <> f.dup_count
+                            THEN format('has dup_count {}, its occurrences are {}', d.dup_count, f.dup_count)
+                        ELSE format('stands for row {} of {}, the canonical occurrence is row {} of {}',
+                                    d.row, d.shard, f.row, f.shard) END AS problem
+    FROM main.documents d FULL JOIN fresh.documents f USING (doc_id)
+    WHERE d.doc_id IS NULL OR f.doc_id IS NULL OR d.dup_count <> f.dup_count
+       OR (d IS DISTINCT FROM f AND doc_id NOT IN (SELECT doc_id FROM fresh.waiting))
+    ORDER BY doc_id
+"""
+
+
+@check(DELIVER + "; its documents are derived anew")
+def documents(patient: Patient) -> Iterator[str]:
+    """The documents are those that the occurrences give: which there are, how often, and where the canonical one is.
+
+    Where a shard waits to be read with other settings, the canonical occurrence may still be that of the former ones.
+    """
+    corpus, connection = patient.config.corpus, patient.connection.cursor()
+    sources = [source for (source,) in patient.rows("SELECT DISTINCT source FROM shards")]
+    current = pa.table(
+        {
+            "source": pa.array(sources, pa.string()),
+            "reader": pa.array([reader_digest(corpus, source) for source in sources], pa.string()),
+            "priority": pa.array([corpus.source(source).priority for source in sources], pa.int64()),
+        }
+    )
+    connection.register("current_readers", current)
+    for statement in (
+        "CREATE SCHEMA fresh",
+        "CREATE TABLE fresh.documents AS FROM main.documents LIMIT 0",
+        "CREATE TABLE fresh.touched AS SELECT DISTINCT doc_id FROM occurrences",
+        "CREATE TABLE fresh.priorities AS SELECT source, priority FROM current_readers",
+        "CREATE TABLE fresh.waiting AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN"
+        " (SELECT shard FROM shards ANTI JOIN current_readers USING (source, reader)) USING (shard)",
+        "SET search_path = 'fresh,main'",
+        DERIVE_DOCUMENTS,
+    ):
+        connection.execute(statement)
+    for doc, problem in patient.rows(FRESH):
+        yield f"document {doc} {problem}"
+
+
+@check(AGAIN)
+def texts(patient: Patient) -> Iterator[str]:
+    """Every document has its text."""
+    patient.see("texts")
+    lacking = patient.rows(
+        "SELECT doc_id, shard, row FROM documents ANTI JOIN (SELECT doc_id FROM texts) t USING (doc_id) ORDER BY doc_id"
+    )
+    for doc, shard, row in lacking:
+        yield f"document {doc} (row {row} of {shard})"
+
+
+KEPT = ("probes", "judged")
+"""Tables that keep what was measured of a document that is gone, for when it comes back."""
+
+
+@check(DELIVER + " or, for good, delete the rows with the Winnow that made the store")
+def judgements(patient: Patient) -> Iterator[str]:
+    """Nothing is judged that is no document any more."""
+    judged = [
+        (table.name, table.document, "true")
+        for table in tables().values()
+        if table.document and not table.parts and table.name not in KEPT
+    ]
+    judged += [("duplicate_pairs", "doc_a", "true"), ("duplicate_pairs", "doc_b", "true")]
+    judged += [("judged", "doc_id", "stage <> 'probes'")]
+    for table, column, where in judged:
+        lost = (
+            f"SELECT {column}, count(*) FROM {table} WHERE {where}"  # noqa: S608
+            f" AND {column} NOT IN (SELECT doc_id FROM documents) GROUP BY {column} ORDER BY {column}"
+        )
+        for doc, count in patient.rows(lost):
+            yield f"{count} rows of {table} judge {doc}"
+
+
+WITHDRAWN = """
+    SELECT 'document ' || doc_id || ' is withdrawn and has an occurrence at row ' || row || ' of ' || shard
+    FROM occurrences SEMI JOIN withdrawn USING (doc_id)
+    UNION ALL
+    SELECT 'row ' || row || ' of ' || shard || ' is withdrawn, but no takedown reaches its document'
+    FROM quarantine JOIN shards USING (shard)
+    WHERE reason = 'withdrawn' AND doc_id NOT IN (SELECT doc_id FROM withdrawn) AND reader <> ''
+    UNION ALL
+    SELECT 'document ' || doc_id || ' is withdrawn by ' || kind || ' ' || value || ', which is no takedown'
+    FROM withdrawn ANTI JOIN takedowns USING (kind, value)
+    ORDER BY ALL
+"""
+
+
+@check("`winnow takedown add` with a demand that is there already withdraws what is left")
+def withdrawn(patient: Patient) -> Iterator[str]:
+    """Withdrawn documents occur nowhere, and no live part holds their text."""
+    yield from (sentence for (sentence,) in patient.rows(WITHDRAWN))
+    ids = patient.connection.execute("SELECT DISTINCT doc_id FROM withdrawn").to_arrow_table()["doc_id"]
+    for part in patient.live.get("texts", []) if len(ids) else ():
+        with patient.store.storage.open("texts", part) as file:
+            for rows in file.iter_batches(TEXT_ROWS, columns=["doc_id", "shard", "row"]):
+                held = rows.filter(pc.is_in(storage_of(rows["doc_id"]), storage_of(ids.combine_chunks())))
+                for row in held.select(["shard", "row"]).to_pylist():
+                    yield f"part {part} holds the text of row {row['row']} of {row['shard']}"
+
+
+def storage_of(ids: pa.Array) -> pa.Array:
+    return ids.storage if isinstance(ids, pa.ExtensionArray) else ids
+
+
+# -- manifests --------------------------------------------------------------------------------------------------------
+
+
+def _manifests(patient: Patient) -> list[dict[str, Any]]:
+    cursor = patient.connection.execute(
+        "SELECT version, path, digest, documents, tokens, selection, checkpoint FROM manifests"
+        " ORDER BY len(version), version"
+    )
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+ROWS_DIFFER = """
+    WITH ours AS (
+        SELECT "order", doc_id, uri, row, source, tokens, repeats, reason FROM manifest_rows WHERE version = $version
+    ),
+    theirs AS (
+        SELECT "order", doc_id, uri, row, source, tokens, repeats, reason FROM read_parquet('{rows}')
+    )
+    SELECT count(*) FROM ((FROM ours EXCEPT ALL FROM theirs) UNION ALL (FROM theirs EXCEPT ALL FROM ours))
+"""
+
+
+@check("reproduce the manifest, or " + RESTORE)
+def manifests(patient: Patient) -> Iterator[str]:
+    """Every manifest's folder is there and verifies, and its rows are those of the store."""
+    patient.see("manifest_rows")
+    for row in _manifests(patient):
+        folder = patient.store.home.resolve(row["path"])
+        if not folder.is_dir():
+            yield f"{folder} is missing"
+            continue
+        problems = verify_manifest(folder).problems
+        yield from (f"{row['version']}: {problem}" for problem in problems)
+        if problems:
+            continue
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        for name in ("version", "digest", "documents", "tokens"):
+            if record[name] != row[name]:
+                yield f"{row['version']}, {name}: the folder says {record[name]}, the store {row[name]}"
+        differing = ROWS_DIFFER.format(rows=quoted(str(folder / ROWS_FILE)))
+        for (count,) in patient.rows(differing, version=row["version"]):
+            if count:
+                yield f"{row['version']}: {count} rows differ between {ROWS_FILE} and manifest_rows"
+
+
+@check("none is needed: the next manifest takes it up if it is the same, else leaves it alone", note=True)
+def unlisted_manifests(patient: Patient) -> Iterator[str]:
+    """Every manifest's folder is listed in the store."""
+    listed = {row["version"] for row in _manifests(patient)}
+    for version in manifest_versions(patient.store.home.manifests):
+        if version not in listed:
+            yield str(patient.store.home.manifests / version)
+
+
+@check("deliver the files of that source again (touch them)")
+def funnels(patient: Patient) -> Iterator[str]:
+    """In every funnel records = kept + removed + quarantined: in each manifest's, and now for the newest selection."""
+    rows = _manifests(patient)
+    for row in rows:
+        path = patient.store.home.resolve(row["path"]) / RECORD_FILE
+        if path.exists():
+            recorded = json.loads(path.read_text(encoding="utf-8")).get("funnel") or {}
+            yield from (f"{row['version']}, {problem}" for problem in funnel_problems(recorded))
+    patient.see("decisions")
+    selection = rows[-1]["selection"] if rows else ""
+    tokenizer = [
+        name
+        for (name,) in patient.rows(
+            "SELECT tokenizer FROM checkpoints WHERE checkpoint = $name", name=rows[-1]["checkpoint"] if rows else ""
+        )
+    ]
+    counted = funnel(patient.connection, selection, tokenizer[0] if tokenizer else "")
+    yield from (f"now, {problem}" for problem in funnel_problems(counted))
+
+
+@check("deliver any file again (touch it); if it stays, " + RESTORE)
+def corpus_digest(patient: Patient) -> Iterator[str]:
+    """The recorded digest of the corpus is that of its documents."""
+    kept, found = get_meta(patient.connection, "corpus_digest"), recomputed_corpus_digest(patient.connection)
+    there = patient.connection.execute("SELECT 1 FROM documents LIMIT 1").fetchone()
+    if kept != found and (kept is not None or there):
+        yield f"recorded {kept}, the documents give {found}"
+
+
+@check(AGAIN, deep=True)
+def text_ids(patient: Patient) -> Iterator[str]:
+    """Every text gives the doc_id that it is stored under."""
+    for part in patient.live.get("texts", []):
+        with patient.store.storage.open("texts", part) as file:
+            for rows in file.iter_batches(TEXT_ROWS, columns=["doc_id", "shard", "row", "text"]):
+                found = doc_ids(rows["text"].to_pylist())
+                wrong = pc.not_equal(storage_of(found), storage_of(rows["doc_id"]))
+                for row in rows.select(["shard", "row"]).filter(wrong).to_pylist():
+                    yield f"part {part}: the text of row {row['row']} of {row['shard']} is another document's"

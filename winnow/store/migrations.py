@@ -1,0 +1,119 @@
+"""Bringing a store forward: its tables and columns become those of the dictionary, and data moves where a step says so.
+
+The first write does it (a read that finds an old store makes one), in one transaction: a run that is killed meanwhile
+leaves the old store whole. Tables and columns that the store lacks are added by comparing it with the dictionary, so a
+new signal or a new table needs nothing here. Nothing is ever dropped but by a step; a column that is added stands last.
+
+To change what is already written (a column that moves, splits or changes its meaning):
+
+1. raise ``SCHEMA_VERSION`` in ``schema.py`` by one, to n;
+2. write a function ``(store, connection) -> None`` here that finds the dictionary's tables and columns all there,
+   beside the old ones, and moves the rows; parts may be written, since none counts before the transaction lists it;
+3. put it into ``STEPS`` under n, and a store with the DDL of n - 1, frozen as text, into
+   ``tests/store/test_migrations.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+
+import duckdb
+import pyarrow as pa
+
+from winnow.errors import UserError
+from winnow.identity import digest
+from winnow.store.schema import SCHEMA_VERSION, tables
+from winnow.store.store import Connection, Store, get_meta, replace_owned, set_meta
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def schema_digest() -> str:
+    """Return the digest of the dictionary's tables and columns, as the store remembers it."""
+    return digest({table.name: [list(column[:2]) for column in table.columns] for table in tables().values()})
+
+
+def is_current(connection: Connection) -> bool:
+    """Return whether the store has the dictionary's tables. Raises :class:`UserError` when a newer Winnow wrote it."""
+    known = _written_by(connection)
+    return (known.get("schema_version"), known.get("schema")) == (str(SCHEMA_VERSION), schema_digest())
+
+
+def bring_forward(store: Store, connection: Connection) -> None:
+    """Create the tables, or bring those of an older Winnow forward, in a transaction of its own.
+
+    Raises :class:`UserError` when a newer Winnow wrote the store.
+    """
+    if is_current(connection):
+        return
+    connection.execute("BEGIN")
+    known = int(_written_by(connection).get("schema_version", 0))
+    _add_what_is_missing(connection)
+    for version in range((known or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
+        log.info("bringing the store forward to schema version %d", version)
+        STEPS[version](store, connection)
+    set_meta(connection, "schema_version", str(SCHEMA_VERSION))
+    set_meta(connection, "schema", schema_digest())
+    if known:  # so that the published file follows
+        set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
+    connection.execute("COMMIT")
+
+
+def _written_by(connection: Connection) -> dict[str, str]:
+    """Return schema version and digest, nothing before there are tables. Raises :class:`UserError` for a newer one."""
+    try:
+        rows = connection.execute("SELECT key, value FROM meta WHERE key IN ('schema_version', 'schema')").fetchall()
+    except duckdb.CatalogException:
+        return {}
+    known = dict(rows)
+    if int(known.get("schema_version", 0)) > SCHEMA_VERSION:
+        raise UserError(
+            f"the store has schema version {known['schema_version']}, this Winnow knows {SCHEMA_VERSION}: "
+            "upgrade winnow, or use another WINNOW_HOME"
+        )
+    return known
+
+
+def columns_of(connection: Connection) -> dict[str, set[str]]:
+    """Return the columns of every table in the store."""
+    found: dict[str, set[str]] = {}
+    for table, column in connection.execute(
+        "SELECT table_name, column_name FROM duckdb_columns()"
+        " WHERE database_name = current_database() AND schema_name = current_schema() AND NOT internal"
+    ).fetchall():
+        found.setdefault(table, set()).add(column)
+    return found
+
+
+def _add_what_is_missing(connection: Connection) -> None:
+    there = columns_of(connection)
+    for table in tables().values():
+        if table.parts:
+            continue
+        if table.name not in there:
+            connection.execute(table.create())
+            continue
+        for column, kind, _ in table.columns:
+            if column not in there[table.name]:
+                log.info("the store gets the column %s.%s", table.name, column)
+                connection.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column}" {kind}')
+
+
+def _decisions_become_parts(store: Store, connection: Connection) -> None:
+    """2: the rows of the table ``decisions`` become parts, those of a selection together, and the table goes."""
+    if "decisions" not in columns_of(connection):
+        return
+    selections = connection.execute("SELECT DISTINCT selection FROM decisions ORDER BY selection").fetchall()
+    for (selection,) in selections:
+        rows = connection.execute(
+            "SELECT * FROM decisions WHERE selection = $selection ORDER BY doc_id", {"selection": selection}
+        ).to_arrow_reader(50_000)
+        parts = store.write_parts("decisions", (pa.Table.from_batches([batch]) for batch in rows))
+        replace_owned(connection, "decisions", selection, parts)
+    connection.execute("DROP TABLE decisions")
+
+
+STEPS: dict[int, Callable[[Store, Connection], None]] = {2: _decisions_become_parts}

@@ -1,0 +1,91 @@
+"""Columnar files by their groups of rows (row groups, record batches): cut into spans, and read past what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from winnow.text.columns import ColumnReader, pieces
+from winnow.text.formats.base import WHOLE, Cut, Item, Span
+from winnow.text.quarantine import FileFailedError, Quarantined
+from winnow.text.streams import HashedFile
+from winnow.text.watched import Watched
+
+PIECE_BYTES = 4 * 2**20
+READ_ERRORS = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError)
+"""What Arrow raises for files that are not as they should be (a name or text that is no UTF-8 is a ``ValueError``)."""
+
+
+def unreadable(detail: str) -> FileFailedError:
+    """Return the error for a file of which nothing can be read."""
+    return FileFailedError(Quarantined(None, None, "unreadable_file", detail, ""))
+
+
+def check(file: BinaryIO) -> None:
+    """Raise ``UnavailableError`` if it was the file that failed, and not what is in it."""
+    if isinstance(file, Watched):
+        file.check()
+
+
+def cut_groups(file: BinaryIO, groups: Sequence[tuple[int, int]], target_bytes: int) -> Cut:
+    """Cut a file whose groups of rows are (rows, size in any unit) into spans of about ``target_bytes`` of the file.
+
+    With more than one span, a file on this machine is hashed.
+    """
+    length = file.seek(0, 2)
+    target = target_bytes * sum(size for _, size in groups) / max(1, length)
+    spans: list[Span] = []
+    start = first_row = row = held = 0
+    for group, (rows, size) in enumerate(groups):
+        if group > start and held + size / 2 > target:
+            spans.append(Span(start, group, first_row))
+            start, first_row, held = group, row, 0
+        row, held = row + rows, held + size
+    if not spans:
+        return Cut([WHOLE])
+    spans.append(Span(start, len(groups), first_row))
+    try:
+        file.fileno()
+    except (OSError, AttributeError):
+        return Cut(spans)
+    file.seek(0)
+    return Cut(spans, HashedFile(file).digest(), length)
+
+
+def read_rows(
+    file: BinaryIO, reader: ColumnReader, batches: Iterator[pa.RecordBatch], row: int, rows: int | None = None
+) -> Iterator[Item]:
+    """Yield the items of all batches, and where they break one quarantine row for what is left of ``rows``.
+
+    ``row`` is the number of the first one. The break counts as one record where ``rows`` is not known.
+    """
+    faults: list[str] = []
+    end = None if rows is None else row + rows
+    for piece in pieces(_until_error(file, batches, faults), PIECE_BYTES):
+        yield from reader.items(piece, row)
+        row += piece.num_rows
+    if faults:
+        detail = f"rows from {row} on cannot be read ({faults[0]}); deliver the file anew"
+        yield Quarantined(row, None, "truncated_stream", detail, "", 1 if end is None else end - row)
+
+
+def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a group's batches. Raises ``ArrowInvalid`` where they have not as many rows as the file says."""
+    left = rows
+    for batch in batches:
+        if batch.num_rows > left:
+            raise pa.ArrowInvalid("more rows than the file says")
+        left -= batch.num_rows
+        yield batch
+    if left:
+        raise pa.ArrowInvalid("fewer rows than the file says")
+
+
+def _until_error(file: BinaryIO, batches: Iterator[pa.RecordBatch], faults: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except READ_ERRORS as error:
+        check(file)
+        faults.append(str(error) or type(error).__name__)
