@@ -10,6 +10,8 @@ import fcntl
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -62,18 +64,24 @@ def bury_dead_runs(instance: dg.DagsterInstance, home: Home) -> list[str]:
     return buried
 
 
-def keep_burying(instance: dg.DagsterInstance, home: Home, seconds: float = 10.0) -> None:
-    """Look for dead runs as long as this process lives: it may be waiting for the place of one."""
+@contextmanager
+def burying(instance: dg.DagsterInstance, home: Home, seconds: float = 10.0) -> Iterator[None]:
+    """Bury dead runs now and every so often while the block runs: it may be waiting for the place of one."""
+    bury_dead_runs(instance, home)
+    over = threading.Event()
 
     def look() -> None:
-        while True:
-            time.sleep(seconds)
+        while not over.wait(seconds):
             try:
                 bury_dead_runs(instance, home)
             except Exception:  # a database that is busy now is looked at again
                 log.debug("could not look for dead runs", exc_info=True)
 
-    threading.Thread(target=look, name="undertaker", daemon=True).start()
+    threading.Thread(target=look, name="burying", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _is_free(path: Path) -> bool:

@@ -71,7 +71,7 @@ def add_manifest(corpus: SmallCorpus, version: str, texts: Sequence[str] | None 
     )
     manifest = build_manifest(
         table, version=version, token_budget=10 * count, seed=0, configuration={}, inputs={},
-        weights={source: 1.0 for source in set(sources)},
+        weights=dict.fromkeys(sources, 1.0),
     )  # fmt: skip
     decided = {"selection": version, "stage": "selection", "verdict": "selected", "reason": "granted"}
     columns = {name: pa.array([value] * count, pa.string()) for name, value in decided.items()}

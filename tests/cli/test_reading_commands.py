@@ -89,6 +89,17 @@ def test_sql_cannot_write(shell: Shell) -> None:
     assert tree(shell.home) == before
 
 
+def test_sql_at_a_manifest_answers_for_the_store_that_it_was_made_from(shell: Shell) -> None:
+    query = (
+        "SELECT reason, count(*) AS documents FROM decisions JOIN documents USING (doc_id) GROUP BY ALL ORDER BY ALL"
+    )
+    assert shell.json("sql", query, "--at", "v0001") == shell.json("sql", query) != []
+    assert shell.json("sql", "SELECT count(*) AS n FROM validations", "--at", "v0001") == [{"n": 0}]  # they came later
+    assert shell.json("sql", "SELECT count(*) AS n FROM validations")[0]["n"] > 0
+    code, _, err = shell("sql", query, "--at", "v0099")
+    assert code == 2 and "v0001" in one_sentence(err)
+
+
 def test_sql_works_from_another_directory(
     finished: Finished, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,8 +36,9 @@ class Request:
     """A run of ``job`` on ``home`` for the assets named (all stages of all jobs when ``job`` is empty).
 
     ``during`` names the step in which to kill: ``planning`` before the first, ``publish`` after the last. ``wait``: kill
-    so many seconds after it began. ``moment``: kill at its n-th durable moment (1-based, see
-    :func:`watch_durable_moments`), ``before`` or ``after`` it. ``limit``: a run that takes longer hangs.
+    so many seconds after it began. ``moment`` (name, n, ``before`` or ``after``): kill at its n-th durable moment of that
+    name, or of any without a name (1-based, see :func:`watch_durable_moments`). ``alone``: kill the main process and not
+    its whole group, as the memory killer does; a moment always does. ``limit``: a run that takes longer hangs.
     """
 
     home: str
@@ -45,7 +46,8 @@ class Request:
     assets: tuple[str, ...] = ()
     during: str = ""
     wait: float | None = None
-    moment: tuple[int, str] | None = None
+    moment: tuple[str, int, str] | None = None
+    alone: bool = False
     limit: float = 120.0
 
 
@@ -97,8 +99,8 @@ def plan() -> list[tuple[str, str, list[str]]]:
         grouped: dict[str, list[Any]] = {}
         for key in sorted(layer.executable_asset_keys, key=lambda key: order[key]):
             grouped.setdefault(graph.get(key).assets_def.op.name, []).append(key)
-        # A step runs once everything before the last of its assets has run.
-        for step, keys in sorted(grouped.items(), key=lambda found: min(order[key] for key in found[1])):
+        # A step of several assets runs once everything before the last of them has run.
+        for step, keys in sorted(grouped.items(), key=lambda found: max(order[key] for key in found[1])):
             steps.append((job, step, [key.to_user_string() for key in keys]))
     return steps
 
@@ -136,9 +138,11 @@ def watch_durable_moments(home: Path, say: Callable[[str], None], steps: Steps, 
     seen = [0]
 
     def watched(original: Callable[..., Any], name: str, *arguments: Any, **keywords: Any) -> Any:
-        seen[0] += steps.now == request.during
-        hit = request.moment is not None and steps.now == request.during and request.moment[0] == seen[0]
-        if hit and request.moment == (seen[0], "before"):
+        hit = False
+        if request.moment and steps.now == request.during and request.moment[0] in ("", name):
+            seen[0] += 1
+            hit = seen[0] == request.moment[1]
+        if hit and request.moment[2] == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **keywords)
         say(f"moment {name}")
@@ -169,6 +173,7 @@ def watch_durable_moments(home: Path, say: Callable[[str], None], steps: Steps, 
 
 def work(request: Request, say: Callable[[str], None]) -> None:
     """Run what is asked as ``winnow run`` does: plan a delivery, then the jobs; one of them, where one is named."""
+    from resources.runs import burying
     from winnow.cli.runs import Runner
     from winnow.config import load_config
     from winnow.home import Home
@@ -180,9 +185,10 @@ def work(request: Request, say: Callable[[str], None]) -> None:
             elif job == request.job:
                 layer = self.defs.resolve_job_def(job).asset_layer
                 wanted = [key for key in layer.executable_asset_keys if key.to_user_string() in request.assets]
-                result = self.defs.resolve_job_def(job).execute_in_process(
-                    instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
-                )
+                with burying(self.instance, self.home):
+                    result = self.defs.resolve_job_def(job).execute_in_process(
+                        instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
+                    )
                 for event in result.all_events:
                     if event.is_step_failure:
                         raise RuntimeError(str(event.event_specific_data.error))
@@ -255,7 +261,7 @@ def run(request: Request) -> Answer:
             alive = False
         elif not ready:
             answer.hung = deadline == began + request.limit
-            os.killpg(pid, signal.SIGKILL)
+            (os.kill if request.alone and not answer.hung else os.killpg)(pid, signal.SIGKILL)
             alive = False
     ended = time.monotonic()
     if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):

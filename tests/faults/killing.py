@@ -6,7 +6,6 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from tiny_world import make_tiny_home, tiny_config
 from wholeness import differences, files, problems, state
 
 from winnow.home import Home
+from winnow.store.parts import SNAPSHOT
 
-Moment = tuple[int, str]
+Moment = tuple[str, int, str]
 
 
 @dataclass
@@ -58,38 +58,55 @@ class Campaign:
         self.wrong: list[str] = []
         self._began = time.monotonic()
         self._recovering = False
-        undisturbed = self._home("undisturbed")
+        undisturbed = self._new_home()
         self.reference = self._run(undisturbed)
+        if self.reference.error or problems(undisturbed):
+            raise AssertionError(f"the undisturbed run: {self.reference.error or problems(undisturbed)}")
+        self.publishing = len(self.reference.moments["publish"]) // len({job for job, _, _ in server.steps})
         self.state, self.files = state(undisturbed), files(undisturbed)
-        self.wrong += problems(undisturbed)
-        if self.reference.error or self.wrong:
-            raise AssertionError(f"the undisturbed run: {self.reference.error or self.wrong}")
-        shutil.rmtree(undisturbed.root)
 
-    def _home(self, name: str) -> Home:
-        return make_tiny_home(self.root / name / "home", tiny_config(self.backend, self.encoder))
+    def _new_home(self) -> Home:
+        """Make a home at the place where every world of the campaign lies: paths enter the names of deliveries."""
+        shutil.rmtree(self.root / "home", ignore_errors=True)
+        return make_tiny_home(self.root / "home", tiny_config(self.backend, self.encoder))
 
     # -- worlds -----------------------------------------------------------------------------------------------------
 
-    def world_of_moments(self, before: bool, publishing: tuple[str, ...] = ()) -> None:
-        """Kill a world after every durable moment of every step, and with ``before`` before each as well.
+    def world_of_moments(self, publishing: tuple[str, ...] = ()) -> None:
+        """Kill a world after the durable moments of every step, one upon the other.
 
         ``publishing`` are the steps after which the publishing of the store is killed likewise.
         """
-        home = self._home(f"moments-{self.figures.worlds}")
+        home = self._new_home()
         earlier: list[str] = []
         for job, step, assets in self.server.steps:
-            for moment in _moments(len(self.reference.moments.get(step, [])), before):
-                self._kill(home, job, [*earlier, *assets], step, moment=moment)
+            names = Counter[str]()
+            for name in _without_repetition(self.reference.moments.get(step, [])):
+                names[name] += 1
+                self._kill(home, job, [*earlier, *assets], step, moment=(name, names[name], "after"))
             if step in publishing:
-                for moment in _moments(len(PUBLISHING), before):
-                    self._kill(home, job, assets, "publish", moment=moment)
+                for number in range(1, self.publishing + 1):
+                    self._kill(home, job, assets, "publish", moment=("", number, "after"))
             earlier = assets if self._same_job_follows(step) else self._finish(home, job, assets)
         self._end(home)
 
+    def worlds_of_each_moment(self) -> None:
+        """Kill a world before or after the n-th durable moment of every step and publish, for every n."""
+        most = max(len(names) for step, names in self.reference.moments.items() if step != "publish")
+        for number, when in [(number, when) for number in range(1, most + 1) for when in ("before", "after")]:
+            home = self._new_home()
+            earlier: list[str] = []
+            for job, step, assets in self.server.steps:
+                if number <= len(self.reference.moments.get(step, [])):
+                    self._kill(home, job, [*earlier, *assets], step, moment=("", number, when))
+                if number <= self.publishing:
+                    self._kill(home, job, [*earlier, *assets], "publish", moment=("", number, when))
+                earlier = assets if self._same_job_follows(step) else self._finish(home, job, assets)
+            self._end(home)
+
     def world_of_random_times(self, kills_a_step: int = 1) -> None:
         """Kill a world at uniformly random moments of every step, as often as that while the step is undone."""
-        home = self._home(f"random-{self.figures.worlds}")
+        home = self._new_home()
         earlier: list[str] = []
         for job, step, assets in self.server.steps:
             for _ in range(kills_a_step):
@@ -101,7 +118,7 @@ class Campaign:
 
     def world_of_whole_runs(self, kills: int) -> None:
         """Kill whole runs anywhere, the time between two steps and the publishing included."""
-        home = self._home(f"whole-{self.figures.worlds}")
+        home = self._new_home()
         steps = [*self.reference.steps]
         for _ in range(kills):
             during = self.random.choice(steps)
@@ -130,7 +147,6 @@ class Campaign:
         if not answer.error and not answer.killed:
             self.wrong += differences(state(home), self.state) + differences(files(home), self.files)
             self.figures.worlds += 1
-            shutil.rmtree(home.root.parent)
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
@@ -146,8 +162,11 @@ class Campaign:
         self, home: Home, job: str, assets: list[str], during: str, wait: float | None = None,
         moment: Moment | None = None,
     ) -> Answer:  # fmt: skip
-        answer = self.server.run(home.root, job=job, assets=assets, during=during, wait=wait, moment=moment)
-        where = f"{moment[1]} moment {moment[0]}" if moment else f"{wait:.3f} s into"
+        alone = self.random.random() < 0.5
+        answer = self.server.run(
+            home.root, job=job, assets=assets, during=during, wait=wait, moment=moment, alone=alone
+        )
+        where = f"{moment[2]} {moment[0] or 'moment'} {moment[1]} of" if moment else f"{wait:.3f} s into"
         self._look(home, answer, f"{job}, {where} {during}")
         self.figures.moments += bool(moment and answer.killed)
         return answer
@@ -174,11 +193,7 @@ class Campaign:
         return f"kill -9 (seed {self.seed}, {self.backend}): {self.figures}"
 
 
-PUBLISHING = ("COMMIT of the copy", "CHECKPOINT", "rename into the home")
-
-
-def _moments(count: int, before: bool) -> Iterator[Moment]:
-    for number in range(1, count + 1):
-        if before:
-            yield number, "before"
-        yield number, "after"
+def _without_repetition(names: list[str]) -> list[str]:
+    """Leave out all but the first and the last of the many tables that a manifest's snapshot writes alike."""
+    alike = [name for name in names if SNAPSHOT in name]
+    return [name for name in names if name not in alike[1:-1]]

@@ -38,7 +38,7 @@ def test_fifty_kills_in_every_asset_leave_a_whole_store_and_change_nothing(
     server: ForkServer, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     campaign = Campaign(tmp_path, server, encoder, SEED)
-    campaign.world_of_moments(before=False, publishing=("corpus", "manifests"))
+    campaign.world_of_moments(publishing=("corpus", "manifests"))
     campaign.world_of_random_times()
     with capsys.disabled():
         print(f"\n{campaign.report()}")
@@ -52,7 +52,7 @@ def test_thousands_of_kills(
     server: ForkServer, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     campaign = Campaign(tmp_path, server, encoder, SEED)
-    campaign.world_of_moments(before=True, publishing=tuple(step for _, step, _ in server.steps))
+    campaign.worlds_of_each_moment()
     while campaign.figures.total < KILLS and not campaign.wrong:
         campaign.world_of_random_times(kills_a_step=4)
         campaign.world_of_whole_runs(kills=8)

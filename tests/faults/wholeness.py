@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest_file
 from winnow.mixture.manifest_files import manifest_versions, verify_manifest
+from winnow.store.doctor import examine
+from winnow.store.parts import SNAPSHOT
 from winnow.store.schema import Table, tables
 from winnow.store.store import Store, live_parts, open_published
 from winnow.train.checkpoint import problem
@@ -24,8 +25,9 @@ Connection = duckdb.DuckDBPyConnection
 
 WHEN_AND_WHO = {
     "run_id", "delivered_at", "finished_at", "registered_at", "made_at", "added_at", "withdrawn_at", "environment",
+    "snapshot",
 }  # fmt: skip
-"""Columns that say when, by which run and where, not what."""
+"""Columns that say when, by which run and where, not what; a snapshot holds such columns of all tables."""
 
 NOT_COMPARED = {"costs", "meta"}
 """What a run costs depends on how often it is killed; ``meta`` is compared without the number of writes."""
@@ -37,8 +39,9 @@ NOT_COMPARED = {"costs", "meta"}
 def problems(home: Home) -> list[str]:
     """Return a sentence for everything that is wrong with a home: none after any fault, whatever was under way."""
     found = [*_working_store(home), *_published(home), *_folders(home)]
-    if importlib.util.find_spec("winnow.store.doctor"):
-        found += _doctor(home)
+    store = store_of(home)
+    if store.backend.exists():
+        found += [f"doctor, {one.name}: {one.examples}" for one in examine(store, deep=True) if not one.ok]
     return found
 
 
@@ -54,7 +57,7 @@ def _working_store(home: Home) -> list[str]:
         found += _corpus(connection)
         live = live_parts(connection)
         listed = connection.execute("SELECT part, kind, rows, bytes FROM parts").fetchall()
-        versions = connection.execute("SELECT version, digest, path FROM manifests").fetchall()
+        versions = connection.execute("SELECT version, digest, path, snapshot FROM manifests").fetchall()
     for part, kind, rows, size in listed:
         path = store.part_path(kind, part)
         try:
@@ -72,11 +75,15 @@ def _working_store(home: Home) -> list[str]:
         textless = connection.execute("SELECT count(*) FROM documents ANTI JOIN texts USING (doc_id)").fetchall()[0][0]
         if textless:
             found.append(f"{textless} documents have no text")
-    for version, digest, path in versions:
+    for version, digest, path, snapshot in versions:
         check = verify_manifest(home.resolve(path))
         found += [f"manifest {version}: {problem}" for problem in check.problems]
-        if check.ok and json.loads((home.resolve(path) / "manifest.json").read_text())["digest"] != digest:
-            found.append(f"manifest {version}: its folder holds another digest")
+        if check.ok:
+            record = json.loads((home.resolve(path) / "manifest.json").read_text())
+            if record["digest"] != digest:
+                found.append(f"manifest {version}: its folder holds another digest")
+            if record["snapshot"] != snapshot:
+                found.append(f"manifest {version}: its folder names another snapshot than the store")
     return found
 
 
@@ -182,12 +189,6 @@ def _folders(home: Home) -> list[str]:
     return found
 
 
-def _doctor(home: Home) -> list[str]:
-    from winnow.store import doctor
-
-    return [str(finding) for finding in doctor.examine(store_of(home)).problems]
-
-
 # -- the same -----------------------------------------------------------------------------------------------------------
 
 
@@ -199,17 +200,15 @@ def state(home: Home) -> dict[str, list[tuple[Any, ...]]]:
             if table.internal or name in NOT_COMPARED:
                 continue
             columns = ", ".join(f'"{column}"' for column, _, _ in table.columns if column not in WHEN_AND_WHO)
-            found[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
+            rows = f"SELECT * FROM {name}"
+            if any(column == "kind" for column, _, _ in table.columns):
+                rows += f" WHERE NOT starts_with(kind, '{SNAPSHOT}')"
+            found[name] = connection.execute(f"SELECT {columns} FROM ({rows}) ORDER BY ALL").fetchall()
         found["scores_wide"] = connection.execute("SELECT * FROM scores_wide ORDER BY ALL").fetchall()
         found["meta"] = connection.execute(
             "SELECT key, value FROM meta WHERE key NOT IN ('generation', 'home') ORDER BY ALL"
         ).fetchall()
-    return {name: _without_home(rows, home) for name, rows in found.items()}
-
-
-def _without_home(rows: list[tuple[Any, ...]], home: Home) -> list[tuple[Any, ...]]:
-    root = str(home.root)
-    return [tuple(value.replace(root, "HOME") if isinstance(value, str) else value for value in row) for row in rows]
+    return found
 
 
 def files(home: Home) -> dict[str, str]:
@@ -217,7 +216,7 @@ def files(home: Home) -> dict[str, str]:
     store = store_of(home)
     with store.read() as connection:
         live = live_parts(connection)
-    wanted = [store.part_path(kind, part) for kind, parts in live.items() for part in parts]
+    wanted = [store.part_path(kind, part) for kind, parts in live.items() for part in parts if not kind.startswith(SNAPSHOT)]
     for folder in (home.manifests, home.artifacts, home.checkpoints):
         wanted += [path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)]
     return {path.relative_to(home.root).as_posix(): _digest(path) for path in sorted(wanted)}
@@ -231,7 +230,7 @@ def _digest(path: Path) -> str:
     if path.name != "manifest.json":
         return digest_file(path)
     record = json.loads(path.read_text())
-    for recorded in ("environment", "made_at", "checksum"):
+    for recorded in ("environment", "snapshot", "made_at", "checksum"):
         record.pop(recorded, None)
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 

@@ -92,7 +92,8 @@ def test_records_stay_occurrences_plus_quarantined_and_the_row_names_the_demand(
         ("web/a.jsonl", 4, 2, 2),
     ]
     rows = corpus.store.query(
-        "SELECT shard, row, detail, excerpt, records, original_id FROM quarantine WHERE reason = 'withdrawn' ORDER BY ALL"
+        "SELECT shard, row, detail, excerpt, records, original_id FROM quarantine"
+        " WHERE reason = 'withdrawn' ORDER BY ALL"
     )
     said = "withdrawn by url http://web/1: asked by its author"
     assert rows == [("books/a.jsonl", 0, said, "", 1, "b0"), ("web/a.jsonl", 1, said, "", 1, "w1")]

@@ -1,5 +1,7 @@
 """A healthy store passes every check; each damage is found by the check that it belongs to."""
 
+# ruff: noqa: E501 - a damage, its check and what it is told as are one line
+
 from __future__ import annotations
 
 import shutil
@@ -45,9 +47,7 @@ def parts_of(corpus: SmallCorpus, kind: str) -> list[Path]:
 def test_a_healthy_store_passes_every_check(store):
     corpus = filled(store.home.root, store.settings, judged=store.backend.name == "file")
     add_manifest(corpus, "v0001")
-    assert [(one.name, one.examples) for one in examined(corpus, deep=True) if one.found] == [
-        ("published", [f"{corpus.home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME"])
-    ]  # fmt: skip
+    assert [one.name for one in examined(corpus, deep=True) if one.found] == ["published"], "as it is not yet"
     assert not list(corpus.home.scratch.glob("doctor-*"))
 
 
@@ -182,13 +182,15 @@ def test_what_is_no_failure_is_said(corpus):
     sql("UPDATE costs SET seconds = 1")(corpus)
     notes = {one.name: one.examples for one in examined(corpus) if one.found}
     assert all(one.ok for one in examined(corpus))
-    assert [name for name in notes] == ["orphan_parts", "published", "unlisted_manifests"]
+    assert list(notes) == ["orphan_parts", "published", "unlisted_manifests"]
     assert any("stray.parquet (1 bytes)" in example for example in notes["orphan_parts"])
     assert "of generation" in notes["published"][0]
 
 
 def test_many_findings_are_counted_and_a_few_are_named(corpus):
-    sql(*[f"INSERT INTO judged (stage, version, doc_id) VALUES ('s', 'v', '{doc_id(str(at))}')" for at in range(12)])(corpus)
+    sql(*[f"INSERT INTO judged (stage, version, doc_id) VALUES ('s', 'v', '{doc_id(str(at))}')" for at in range(12)])(
+        corpus
+    )
     (found,) = [one for one in examined(corpus) if one.name == "judgements"]
     assert (found.ok, found.found, len(found.examples)) == (False, 12, 5)
 

@@ -83,9 +83,10 @@ def test_what_is_young_stays(tmp_path):
     assert failing(corpus) == {}
 
 
+FILES = ["web/a.jsonl", "books/a.jsonl"]
 steps = st.one_of(
-    st.tuples(st.just("write"), st.sampled_from(["web/a.jsonl", "books/a.jsonl"]), st.lists(st.sampled_from(TEXTS), min_size=1, max_size=3)),
-    st.tuples(st.just("remove"), st.sampled_from(["web/a.jsonl", "books/a.jsonl"]), st.just([])),
+    st.tuples(st.just("write"), st.sampled_from(FILES), st.lists(st.sampled_from(TEXTS), min_size=1, max_size=3)),
+    st.tuples(st.just("remove"), st.sampled_from(FILES), st.just([])),
     st.tuples(st.just("takedown"), st.sampled_from(TEXTS[:3]), st.just([])),
     st.tuples(st.just("manifest"), st.just(""), st.just([])),
     st.tuples(st.just("gc"), st.just(""), st.just([])),
@@ -156,7 +157,9 @@ def test_a_killed_collection_leaves_a_whole_store_and_the_next_one_ends_it(tmp_p
         corpus.write("web/a.jsonl", [{"text": text}])
         corpus.deliver()
     before = stored(corpus) - needed(corpus)
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "1"], cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), "1"], cwd=Path(__file__).parents[2], check=False
+    )
     assert done.returncode == -9
     assert len(stored(corpus) - needed(corpus)) == len(before) - 1
     assert failing(corpus) == {}
@@ -240,9 +243,9 @@ def test_gc_and_backup_shut_each_other_out(tmp_path):
         collect_garbage(corpus.store)
     corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])
     corpus.deliver()
-    with no_garbage_collection(corpus.store), no_garbage_collection(corpus.store):
-        with pytest.raises(UserError, match="a backup or another `winnow gc` is at work"):
-            collect_garbage(corpus.store, 0)
-    with no_garbage_collection(corpus.store, exclusive=True):
-        with pytest.raises(UserError, match="`winnow gc` is at work"), no_garbage_collection(corpus.store):
-            pass
+    busy = pytest.raises(UserError, match="a backup or another `winnow gc` is at work")
+    with no_garbage_collection(corpus.store), no_garbage_collection(corpus.store), busy:
+        collect_garbage(corpus.store, 0)
+    busy = pytest.raises(UserError, match="`winnow gc` is at work")
+    with no_garbage_collection(corpus.store, exclusive=True), busy, no_garbage_collection(corpus.store):
+        pass

@@ -137,7 +137,8 @@ def test_a_process_killed_in_a_migration_leaves_the_old_store_whole(old, process
     assert old.query("SELECT count(*) FROM decisions") == [(3,)]
 
 
-def test_a_column_that_the_dictionary_gains_is_added_without_a_new_version(store, monkeypatch):
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
+def test_a_column_that_the_dictionary_gains_is_added_without_a_new_version(store):
     with store.write() as connection:
         insert_row(connection, "costs", stage="before")
         connection.execute("ALTER TABLE costs DROP COLUMN flops")

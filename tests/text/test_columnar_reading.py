@@ -23,8 +23,9 @@ from winnow.text import columns as columns_module
 from winnow.text.arrow_json import json_texts, json_values
 from winnow.text.arrow_values import nesting, plain, unique_names
 from winnow.text.batches import BatchBuilder
+from winnow.text.column_groups import pieces
 from winnow.text.column_paths import json_type
-from winnow.text.columns import ColumnReader, pieces
+from winnow.text.columns import ColumnReader
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.arrow import Arrow
 from winnow.text.formats.base import WHOLE, Block, Format, Reading, Span
@@ -475,6 +476,14 @@ def test_columns_nested_too_deep_fail_the_file_unless_they_are_left_out() -> Non
     with pytest.raises(FileFailedError, match="'deep' is nested 100 levels deep or more"):
         ColumnReader(schema, Reading(), FieldTypes())
     assert ColumnReader(schema, Reading(FieldMap(metadata=())), FieldTypes()).wanted == [0]
+
+
+def test_a_name_that_is_no_utf8_fails_the_file() -> None:
+    table = pa.table({"text": ["a"], "nname": [1], "s": [{"nfield": 1}]})
+    for name in (b"nname", b"nfield"):
+        data = arrow_of(table, stream=True).replace(name, b"\xff" + name[1:])
+        with pytest.raises(FileFailedError, match="name is not UTF-8"):
+            read(Arrow(), data)
 
 
 def spans_rows(kind: Format, data: bytes, spans: list[Span]) -> Iterator[tuple[int, int]]:

@@ -65,14 +65,16 @@ def slow(data: bytes, how: Reading) -> Rows:
     return gathered(items, seen)  # type: ignore[arg-type]
 
 
-text = st.one_of(st.text(max_size=8), st.text("ab\n\"\\\x00\x1f\x7f \u2028\ud800\udc00é😀/", max_size=6))
+text = st.one_of(st.text(max_size=8), st.text('ab\n"\\\x00\x1f\x7f \u2028\ud800\udc00é😀/', max_size=6))
 numbers = st.one_of(
     st.integers(),
     st.integers(-(2**70), 2**70),
     st.floats(),
     st.floats(-1e-3, 1e-3),
     st.floats(1e14, 1e20),
-    st.sampled_from([0, -0.0, 0.0, 1e15, 1e16, 1e17, 1e-4, 9.999e-5, 1e-5, 2**63, 2**64, -(2**63) - 1, 1.0, 1e22, 5e-324]),
+    st.sampled_from(
+        [0, -0.0, 0.0, 1e15, 1e16, 1e17, 1e-4, 9.999e-5, 1e-5, 2**63, 2**64, -(2**63) - 1, 1.0, 1e22, 5e-324]
+    ),
 )
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), numbers, text),
@@ -87,7 +89,18 @@ records = st.dictionaries(names, values, max_size=6).flatmap(
         text.map(lambda value: {"text": "x" + value, **record}),
     )
 )
-LITERALS = ["-0", "1E5", "1e400", "-1e-400", "123456789012345678901234567890", "1.0e+2", "NaN", "-Infinity", "0e1", "2e-7"]
+LITERALS = [
+    "-0",
+    "1E5",
+    "1e400",
+    "-1e-400",
+    "123456789012345678901234567890",
+    "1.0e+2",
+    "NaN",
+    "-Infinity",
+    "0e1",
+    "2e-7",
+]
 raw_lines = st.one_of(
     records.map(lambda record: json.dumps(record).encode()),
     records.map(lambda record: json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")),
@@ -242,7 +255,9 @@ def test_frames_hold_the_lines_that_lines_gives_one_by_one(blocks: list[bytes], 
             got.append(tuple(frame))
     expected = list(Lines(blocks, max_bytes))
     assert [(n, o, w) for n, o, _, w in got] == [(line.number, line.offset, line.whole) for line in expected]
-    assert all(data.removeprefix(b"\xef\xbb\xbf") == line.data for (*_, data, w), line in zip(got, expected, strict=True) if w)
+    assert all(
+        data.removeprefix(b"\xef\xbb\xbf") == line.data for (*_, data, w), line in zip(got, expected, strict=True) if w
+    )
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,9 @@ def test_utf_16_is_told_once(tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    data=st.lists(st.sampled_from([b"-", b"--", b"a", b"-a-", b"b\n", b"\xff", b" ", b"\0", b"\xef\xbb\xbf"])).map(b"".join),
+    data=st.lists(st.sampled_from([b"-", b"--", b"a", b"-a-", b"b\n", b"\xff", b" ", b"\0", b"\xef\xbb\xbf"])).map(
+        b"".join
+    ),
     separator=st.sampled_from(["-", "--", "---", "-a-", "a"]),
     block=st.integers(1, 9),
     batch_bytes=st.integers(1, 3000),

@@ -92,12 +92,9 @@ class Runner:
         import dagster as dg
 
         import definitions
-        from resources.runs import bury_dead_runs, keep_burying
 
         self.home, self.config, self.defs = home, config, definitions.defs
         self.instance = dg.DagsterInstance.get()
-        bury_dead_runs(self.instance, home)  # one that was killed keeps its place in the pool until somebody says so
-        keep_burying(self.instance, home)
         self.run_ids: list[str] = []
 
     def everything(self, until: str | None, checkpoint: str | None, train: bool) -> int:
@@ -143,6 +140,8 @@ class Runner:
             return current_checkpoint(connection, self.config)
 
     def _execute(self, job: str, stages: Iterable[str], **how: Any) -> None:
+        from resources.runs import burying
+
         definition = self.defs.resolve_job_def(job)
         graph = self.defs.resolve_asset_graph()
         wanted = [
@@ -150,9 +149,10 @@ class Runner:
         ]
         if not wanted:
             return
-        result = definition.execute_in_process(
-            instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
-        )
+        with burying(self.instance, self.home):  # a run that was killed keeps its place in the pool
+            result = definition.execute_in_process(
+                instance=self.instance, asset_selection=wanted, raise_on_error=False, **how
+            )
         self.run_ids.append(result.run_id)
         failures = [event for event in result.all_events if event.is_step_failure]
         if failures:

@@ -25,7 +25,10 @@ from winnow.stages.documents import derive_documents
 from winnow.stages.progress import Count, Progress
 from winnow.stages.reading import read_all
 from winnow.stages.staging import Delivered, ReadFile, put_together, quarantine_rows, refuse, shard_row
+from winnow.stages.takedowns import apply_takedowns, demanded_hashes
 from winnow.stages.text_parts import parts_of_affected, replace_parts, rewrite_parts, without_refused
+from winnow.stages.withdrawn_texts import doc_ids_by_hash, purge_withdrawn
+from winnow.store.faults import explained
 from winnow.store.stage import Stage
 from winnow.store.store import Store, add_parts, get_meta, insert, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
@@ -143,7 +146,8 @@ def deliver(
         plan = plan_tasks(wanted, corpus.shard_bytes)
         report.bytes = sum(file.bytes for file, _ in wanted)
         started = time.monotonic()
-        reads = read_all(plan, store.home, store.settings, folder, corpus.workers, Progress(plan.bytes, progress))
+        with explained(str(store.home.scratch), "reading a delivery"):
+            reads = read_all(plan, store.home, store.settings, folder, corpus.workers, Progress(plan.bytes, progress))
         files = put_together(reads, plan.cuts)
         leaving = {file.shard for file, _ in wanted} | set(gone)
         staying: dict[str, dict[str, FieldTypes]] = {}
@@ -210,6 +214,10 @@ def _commit(
     shards = [file.file.shard for file in files]
     affected = pa.table({"shard": pa.array([*shards, *gone], pa.string())})
     rewritten = rewrite_parts(store, affected)
+    parts = {part.digest: part for file in files for part in file.parts}
+    with store.read() as connection:
+        demanded = demanded_hashes(connection)
+    hashed = doc_ids_by_hash(store, parts, demanded)
     priorities = pa.table(
         {
             "source": pa.array(list(corpus.sources), pa.string()),
@@ -246,10 +254,13 @@ def _commit(
                 "UPDATE shards SET bytes = $bytes, mtime_ns = $mtime_ns, path = $path WHERE shard = $shard",
                 {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path, "shard": file.shard},
             )
-        add_parts(connection, {part.digest: part for file in files for part in file.parts}.values())
+        add_parts(connection, parts.values())
         connection.execute(
             "INSERT INTO touched SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
         )
+        report.taken_down = apply_takedowns(connection, "affected", hashed)
         report.documents_added, report.documents_removed = derive_documents(connection)
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
         work.finish(connection, report.occurrences, bytes=report.bytes)
+    if report.taken_down:
+        purge_withdrawn(store)

@@ -28,12 +28,13 @@ class Delivered:
 
     ``refused`` are files that were left as they were before (their bytes did not come, or their fields contradict their
     source's), each with why; ``failed`` are shards with too many bad records. ``read_seconds`` went into reading the
-    files, ``commit_seconds`` into the transaction.
+    files, ``commit_seconds`` into the transaction. ``taken_down`` occurrences went to quarantine by a takedown.
     """
 
     shards: int = 0
     unchanged: int = 0
     withdrawn: int = 0
+    taken_down: int = 0
     failed: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     records: int = 0

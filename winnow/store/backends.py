@@ -6,6 +6,7 @@ are never fetched from the network.
 
 from __future__ import annotations
 
+import uuid
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -48,7 +49,8 @@ class FileBackend:
         return self.path.exists()
 
     def open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not read_only and not self.path.exists():
+            self._create()
         connection = duckdb.connect(self.path, read_only=read_only, config=dict(SETTINGS))
         try:
             configure(connection, self.settings, self.home.scratch)
@@ -56,6 +58,16 @@ class FileBackend:
             connection.close()
             raise
         return connection
+
+    def _create(self) -> None:
+        """Make an empty file under another name first: one that is cut off in its first bytes opens never again."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        try:
+            duckdb.connect(temporary, config=dict(SETTINGS)).close()
+            temporary.replace(self.path)  # the turn to write is ours
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def turn(self, deadline_seconds: float) -> AbstractContextManager[None]:
         return file_turn(self.home.store, deadline_seconds)

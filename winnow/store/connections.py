@@ -26,6 +26,7 @@ def configure(connection: duckdb.DuckDBPyConnection, settings: StoreSettings, sc
     connection.execute("SET temp_directory = $path", {"path": str(scratch)})
     connection.execute("SET preserve_insertion_order = false")
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # it would be drawn into what a command prints
     if settings.threads:
         connection.execute("SET threads = $threads", {"threads": settings.threads})
     prepare(connection, settings.data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from winnow.store.lineage import LINEAGE_COLUMNS, LINEAGE_MEANING
 from winnow.store.schema import Column, Table, tables
 
 STAGES = {
@@ -60,6 +61,14 @@ Rows: DuckDB. Key: `doc_id`.
 """
 
 
+LINEAGE_HEAD = f"""### `lineage`
+
+{LINEAGE_MEANING} A view over `manifest_rows`, `manifests` and `shards`.
+
+Rows: the tables'. Key: `version`, `order`.
+"""
+
+
 def render() -> str:
     """Return the page as Markdown: a section a stage in pipeline order, a list of columns a table."""
     public = [table for table in tables().values() if not table.internal]
@@ -68,12 +77,14 @@ def render() -> str:
         sections.append(f"## Stage: {stage}\n\nSee [{page}]({page}).\n")
         sections += [_table(table) for table in public if table.stage == stage]
     sections.append(WIDE_HEAD + "\n" + _columns(SCORES_WIDE))
+    sections.append(LINEAGE_HEAD + "\n" + _columns(LINEAGE_COLUMNS))
     return "\n".join(sections)
 
 
 def _index(public: Iterable[Table]) -> str:
     rows = [f"| [`{table.name}`](#{table.name}) | {_cell(table.meaning)} |" for table in public]
     rows.append("| [`scores_wide`](#scores_wide) | A document's current judgements side by side. |")
+    rows.append(f"| [`lineage`](#lineage) | {LINEAGE_MEANING} |")
     return "\n".join(["| table | a row is |", "| --- | --- |", *rows, ""])
 
 

@@ -14,6 +14,7 @@ import duckdb
 from winnow.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SAID_FULL = tuple(os.strerror(number) for number in FULL)
 
 
 class StorageError(OSError, UserError):
@@ -25,7 +26,7 @@ class StorageError(OSError, UserError):
 
 def full_disk(error: Exception, place: object, doing: str) -> StorageError | None:
     """Return the error to raise when ``error`` says that a disk or quota is full, else None."""
-    said_so = isinstance(error, duckdb.Error) and "No space left on device" in str(error)
+    said_so = isinstance(error, duckdb.Error) and any(sign in str(error) for sign in SAID_FULL)
     if not said_so and getattr(error, "errno", None) not in FULL:
         return None
     told = StorageError(
@@ -63,14 +64,16 @@ def remote_fault(error: BaseException, uri: str, attempts: str = "") -> StorageE
 
 
 @contextmanager
-def explained(place: str) -> Iterator[None]:
-    """Turn DuckDB's errors about remote files or a full disk into :class:`StorageError`; others pass unchanged."""
+def explained(place: str, doing: str = "writing the store") -> Iterator[None]:
+    """Turn errors about a full disk, and DuckDB's about remote files, into :class:`StorageError`; others pass."""
     try:
         yield
-    except duckdb.Error as error:
-        told = full_disk(error, place, "writing the store")
-        if told is None and "://" in place and ("HTTP" in str(error) or _unreachable(error)):
-            told = remote_fault(error, place)
+    except StorageError:
+        raise
+    except (duckdb.Error, OSError) as error:
+        told = full_disk(error, place, doing)
+        if told is None and isinstance(error, duckdb.Error) and "://" in place:
+            told = remote_fault(error, place) if "HTTP" in str(error) or _unreachable(error) else None
         if told is None:
             raise
         raise told from error

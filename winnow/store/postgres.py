@@ -19,7 +19,6 @@ from winnow.store.turns import is_busy, waiting
 PREFIX = "postgres:"
 PAIR = re.compile(r"\s*(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|([^\s'\\]+))(?=\s|$)\s*")
 TURN = 0x77696E6E6F77  # "winnow": the advisory lock that stands for the turn, one for each database
-POLL_SECONDS = 1.0
 HOLDER = f"""
     SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND datname = current_database()
@@ -95,30 +94,25 @@ class Postgres:
         killed process lets go at once, and a machine that vanished after a minute (TCP keepalive).
         """
         with self.attached("turn") as connection:
-            waiting(lambda: _take(connection, min(POLL_SECONDS, deadline_seconds)), deadline_seconds)
+            waiting(lambda: _take(connection), deadline_seconds)
             yield
 
 
-def _take(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
-    """Queue for the lock, briefly: a wait inside libpq cannot be interrupted from the keyboard."""
+def _take(connection: duckdb.DuckDBPyConnection) -> None:
+    """Take the lock or raise ``BlockingIOError``; DuckDB would spin while Postgres makes it wait."""
     settings = {
-        "lock_timeout": f"{int(seconds * 1000) + 1}ms",
         "idle_in_transaction_session_timeout": "0",
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",
         "tcp_keepalives_count": "3",
     }
+    calls = ", ".join(f"set_config('{name}', '{value}', true) AS {name}" for name, value in settings.items())
     connection.execute("BEGIN")
-    try:
-        calls = ", ".join(f"set_config('{name}', '{value}', true) AS {name}" for name, value in settings.items())
-        _ask(connection, "turn", f"SELECT {calls}")
-        _ask(connection, "turn", f"SELECT pg_advisory_xact_lock({TURN})::text")
-    except duckdb.Error as error:
-        connection.execute("ROLLBACK")
-        if "lock timeout" not in str(error):
-            raise
-        holder = _ask(connection, "turn", HOLDER)
-        raise BlockingIOError(f"it is being written by {holder[0][0] if holder else 'another process'}") from error
+    if _ask(connection, "turn", f"SELECT pg_try_advisory_xact_lock({TURN}) AS taken, {calls}")[0][0]:
+        return
+    holder = _ask(connection, "turn", HOLDER)
+    connection.execute("ROLLBACK")
+    raise BlockingIOError(f"it is being written by {holder[0][0] if holder else 'another process'}")
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, name: str, query: str) -> list[tuple[object, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import signal
 import subprocess
 import uuid
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ import duckdb
 from winnow.errors import UserError
 from winnow.store.backends import FileBackend
 from winnow.store.connections import SETTINGS, configure, quoted
-from winnow.store.faults import full_disk
+from winnow.store.faults import SAID_FULL, explained
+from winnow.store.lineage import LINEAGE, LINEAGE_COLUMNS, LINEAGE_MEANING
 from winnow.store.schema import tables
 from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, set_meta
 from winnow.store.wide import Column, current_columns, described, make_scores_wide
@@ -32,7 +34,7 @@ def publish(store: Store) -> bool:
         return False
     home = store.home
     home.store.mkdir(parents=True, exist_ok=True)
-    with (home.store / "publish.lock").open("w") as lock:
+    with explained(str(home.root), "publishing"), (home.store / "publish.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for abandoned in home.root.glob(".winnow-*.duckdb*"):  # of a killed run: the lock is ours
             abandoned.unlink(missing_ok=True)
@@ -96,8 +98,8 @@ def copy_bytes(source: Path, target: Path) -> None:
     )  # fmt: skip
     if done.returncode:
         said = " ".join(done.stderr.split())
-        error = OSError(errno.ENOSPC if "No space left" in said else errno.EIO, f"copying {source} failed: {said}")
-        raise full_disk(error, target.parent, "copying the store") or error
+        full = done.returncode == -signal.SIGXFSZ or any(sign in said for sign in SAID_FULL)
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"copying {source} to {target} failed: {said}")
 
 
 def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
@@ -115,6 +117,7 @@ def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
                 connection.execute(f"CREATE VIEW {table.name} AS {store.view(table.name, live)}")
         columns = current_columns(connection, store.storage, live.get("scores", []))
         make_scores_wide(connection, columns, store.storage)
+        connection.execute(f"CREATE VIEW lineage AS {LINEAGE}")
         _comment(connection, columns)
         set_meta(connection, "home", str(store.home.root))
         connection.execute("COMMIT")
@@ -131,7 +134,8 @@ def _comment(connection: Connection, columns: Sequence[Column]) -> None:
         if not table.internal
     ]
     comments.append(("TABLE", "scores_wide", "A document's current judgements side by side.", described(columns)))
+    comments.append(("VIEW", "lineage", LINEAGE_MEANING, LINEAGE_COLUMNS))
     for kind, name, meaning, explanations in comments:
         connection.execute(f"COMMENT ON {kind} {name} IS '{quoted(meaning)}'")
-        for column, _, explained in explanations:
-            connection.execute(f"COMMENT ON COLUMN {name}.\"{column}\" IS '{quoted(explained)}'")
+        for column, _, told in explanations:
+            connection.execute(f"COMMENT ON COLUMN {name}.\"{column}\" IS '{quoted(told)}'")

@@ -22,7 +22,7 @@ from winnow.store.backup import FORMAT, INDEX, read_index
 from winnow.store.connections import quoted
 from winnow.store.part_files import copy_file
 from winnow.store.schema import SCHEMA_VERSION
-from winnow.store.store import Store, open_store
+from winnow.store.store import Store, get_meta, open_store, set_meta
 
 CONFIG = "winnow.toml"
 
@@ -170,6 +170,8 @@ class _Reader:
                 for name in self.record["tables"]:
                     rows = quoted(str(copies / f"{name}.parquet"))
                     connection.execute(f"CREATE TABLE \"{name}\" AS FROM read_parquet('{rows}')")
+                if (get_meta(connection, "data") or "") != store.settings.data:  # where its readers find the parts
+                    set_meta(connection, "data", store.settings.data)
                 connection.execute("COMMIT")
             finally:
                 connection.close()

@@ -22,6 +22,7 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.store.backends import FileBackend
 from winnow.store.connections import SETTINGS, configure
+from winnow.store.lineage import LINEAGE
 from winnow.store.parts import SNAPSHOT, Part
 from winnow.store.publish import copy_state
 from winnow.store.schema import Table, tables
@@ -203,6 +204,7 @@ def open_at(home: Home, version: str) -> Connection:
         scores = [part for name, _, part in listed if name == "scores"]
         columns = current_columns(connection, store.storage, scores)
         connection.execute(f"CREATE VIEW scores_wide AS {grouped_wide_query(columns, store.storage)}")
+        connection.execute(f"CREATE VIEW lineage AS {LINEAGE}")
     except BaseException as error:
         connection.close()
         missing = _missing(store.storage, listed) if isinstance(error, duckdb.Error) else None

@@ -88,8 +88,8 @@ class Store:
 
         seconds = self.settings.lock_wait_seconds
         with (
-            self.backend.turn(seconds),
             explained(self.data),
+            self.backend.turn(seconds),
             closing(open_waiting(self.backend, False, seconds)) as connection,  # what is not committed is rolled back
         ):
             bring_forward(self, connection)
@@ -177,6 +177,7 @@ def open_published(home: Home) -> Connection:
         raise UserError(f"{home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME")
     connection = _open_published(home)
     try:
+        connection.execute("SET enable_progress_bar = false")  # it would be drawn into what a command prints
         prepare(connection, get_meta(connection, "data") or "")
     except BaseException:
         connection.close()

@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -42,9 +42,9 @@ def file_turn(folder: Path, deadline_seconds: float) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "write.lock").open("a+") as lock:
         waiting(lambda: _take(lock), deadline_seconds)
-        lock.truncate(0)
-        lock.write(f"PID {os.getpid()}")
-        lock.flush()
+        with suppress(OSError):  # on a full disk nobody learns who it is
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), f"PID {os.getpid()}".encode())
         yield
 
 

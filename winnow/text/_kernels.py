@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+CSV_START, CSV_FIELD, CSV_QUOTED, CSV_QUOTE = range(4)
+"""At the beginning of a field; in one without quotes; inside quotes; after a quote that ends them or is doubled."""
 
-_RUN = 128
+TRUE = np.uint8(1)
+RUN = 128
 """Bytes looked at together; their counts fit in eight bits, so that one instruction counts many."""
 
 
@@ -20,14 +23,14 @@ def count_words(data, offsets):
     words = np.zeros(texts, np.int64)
     for text in range(texts):
         position, end = offsets[text], offsets[text + 1]
-        count, space = 0, np.uint8(1)
+        count, space = np.int64(0), TRUE
         while position < end:
-            stop = min(position + _RUN, end)
+            stop = min(position + RUN, end)
             begun, wide, last = np.uint8(0), np.uint8(0), space
             for byte in data[position:stop]:
                 here = _is_space(byte)
                 wide |= np.uint8(byte == 0xC2) | np.uint8(np.uint8(byte - np.uint8(0xE1)) <= 2)
-                begun = np.uint8(begun + (last & np.uint8(here ^ np.uint8(1))))
+                begun = np.uint8(begun + (last & np.uint8(here ^ TRUE)))
                 last = here
             if not wide:
                 count += begun
@@ -35,8 +38,8 @@ def count_words(data, offsets):
                 position = stop
             while position < stop:  # there may be white space beyond ASCII: a character at a time
                 width = _wide_space(data, position, end)
-                here = np.uint8(1) if width else _is_space(data[position])
-                count += space & np.uint8(here ^ np.uint8(1))
+                here = np.uint8(width > 0) | _is_space(data[position])
+                count += space & np.uint8(here ^ TRUE)
                 space = here
                 position += max(width, 1)
         words[text] = count
@@ -68,12 +71,12 @@ def _wide_space(data, position, end):
 
 
 @njit(nogil=True, cache=True)
-def csv_ends(data, delimiter, state, ends):
-    """Find the line ends of CSV rows, those that are not inside quotes; returns their number.
+def csv_ends(data, delimiter, end, state, ends):
+    """Find the line ends of CSV rows, those that are not inside quotes; returns their number and the state.
 
-    ``data`` uint8 and the code of the delimiter; ``state`` is where the bytes before it left off (0 at first), and is
-    returned second; ``ends`` int64, as long as the data at least, takes the positions. A quote opens only at the
-    beginning of a field, and a doubled one is none, as in RFC 4180.
+    ``data`` uint8, and the codes of the delimiter and of what ends a line; ``state`` is where the bytes before left off
+    (``CSV_START`` at first); ``ends`` int64, as long as the data at least, takes the positions. A quote opens only at
+    the beginning of a field, and a doubled one is none (RFC 4180).
     """
     count = 0
     for position in range(data.shape[0]):
@@ -81,18 +84,14 @@ def csv_ends(data, delimiter, state, ends):
         if state == CSV_QUOTED:
             if byte == 0x22:
                 state = CSV_QUOTE
-        elif byte == 0x0A or byte == 0x0D:
+        elif byte == end:
             ends[count] = position
             count += 1
             state = CSV_START
         elif byte == delimiter:
             state = CSV_START
-        elif byte == 0x22 and (state == CSV_START or state == CSV_QUOTE):
+        elif byte == 0x22 and state in (CSV_START, CSV_QUOTE):
             state = CSV_QUOTED
         else:
             state = CSV_FIELD
     return count, state
-
-
-CSV_START, CSV_FIELD, CSV_QUOTED, CSV_QUOTE = range(4)
-"""At the beginning of a field; in one without quotes; inside quotes; after a quote that ends them or is doubled."""

@@ -8,14 +8,15 @@ structs, lists and maps from strings of these. The rules:
 - NaN and infinity become null.
 - Dictionary and run-end encodings and extension types are looked through. The keys of a map become text.
 - Unions and intervals, for which JSON has nothing, become text.
-- Where a name repeats among columns or a struct's fields, the later ones are numbered: ``a``, ``a_1``, ``a_2``.
+- Where a name repeats among columns or a struct's fields, the later ones are numbered: ``a``, ``a_1``, ``a_2``. The
+  first one is the one that a field map means. An empty name is a name as any other.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,20 +75,32 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 def nesting(kind: pa.DataType) -> int:
     """Return how many lists, structs and maps lie within each other."""
-    deepest, level = 0, [kind]
+    return sum(1 for _ in _levels(kind))
+
+
+def names_are_utf8(schema: pa.Schema) -> bool:
+    """Say whether every column and every field within one has a name that Python can hold."""
+    try:
+        fields = [field for kind in schema.types for level in _levels(kind) for field in level]
+        return all(isinstance(field.name, str) for field in (*schema, *fields))
+    except UnicodeDecodeError:
+        return False
+
+
+def _levels(kind: pa.DataType) -> Iterator[list[pa.Field]]:
+    """Yield the fields within a type, those within these, and so on."""
+    level = _fields(kind)
     while level:
-        inner = [child for outer in level for child in _children(outer)]
-        deepest += bool(inner)
-        level = inner
-    return deepest
+        yield level
+        level = [inner for field in level for inner in _fields(field.type)]
 
 
-def _children(kind: pa.DataType) -> list[pa.DataType]:
+def _fields(kind: pa.DataType) -> list[pa.Field]:
     if isinstance(kind, pa.BaseExtensionType):
-        return [kind.storage_type]
+        kind = kind.storage_type
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return [kind.value_type]
-    return [kind.field(index).type for index in range(kind.num_fields)]
+        return [pa.field("", kind.value_type)]
+    return [kind.field(index) for index in range(kind.num_fields)]
 
 
 def plain(column: pa.Array) -> pa.Array:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 META_BYTES = 1024
+_LABEL = re.compile(r"[a-z0-9_.:-]{1,40}")
 _META = re.compile(rb"""<meta[^>]*?charset\s*=\s*["']?\s*([a-z0-9_.:-]+)""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([a-z0-9_.:-]+)["']""", re.IGNORECASE)
 
@@ -46,12 +47,12 @@ class Decoded(NamedTuple):
 
 def known_encoding(label: str | None) -> str | None:
     """Return the encoding that browsers decode for a label (``latin1`` is Windows-1252), None if they know none."""
-    if not label:
+    label = (label or "").strip().strip("\"'").lower()
+    if not _LABEL.fullmatch(label):
         return None
-    name = label.strip().strip("\"'").lower()
     try:
-        name = codecs.lookup(name.removeprefix("x-") if name not in ("x-sjis",) else "shift_jis").name
-    except (LookupError, ValueError):
+        name = codecs.lookup(label.removeprefix("x-")).name
+    except LookupError:
         return None
     name = _SUPERSETS.get(name, name)
     return name if name in _KNOWN else None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from winnow.text.columns import ColumnReader, pieces
+from winnow.text.arrow_json import string_offsets
+from winnow.text.columns import ColumnReader
 from winnow.text.formats.base import WHOLE, Cut, Item, Span
 from winnow.text.quarantine import FileFailedError, Quarantined
 from winnow.text.streams import HashedFile
@@ -66,7 +69,7 @@ def read_rows(
     for piece in pieces(_until_error(file, batches, faults), PIECE_BYTES):
         yield from reader.items(piece, row)
         row += piece.num_rows
-    if faults:
+    if faults and row != end:
         detail = f"rows from {row} on cannot be read ({faults[0]}); deliver the file anew"
         yield Quarantined(row, None, "truncated_stream", detail, "", 1 if end is None else end - row)
 
@@ -89,3 +92,51 @@ def _until_error(file: BinaryIO, batches: Iterator[pa.RecordBatch], faults: list
     except READ_ERRORS as error:
         check(file)
         faults.append(str(error) or type(error).__name__)
+
+
+def pieces(batches: Iterator[pa.RecordBatch], target_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Cut large record batches and join small ones to about ``target_bytes`` of decoded values, or a single row."""
+    held: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        ends = np.cumsum(sum(_row_bytes(column) for column in batch.columns))
+        if held and size + ends[-1] > target_bytes:
+            yield from _joined(held)
+            held, size = [], 0
+        start = 0
+        while ends[-1] - (ends[start - 1] if start else 0) > target_bytes:
+            reach = (ends[start - 1] if start else 0) + target_bytes
+            end = max(start + 1, int(np.searchsorted(ends, reach, side="right")))
+            if end >= batch.num_rows:
+                break
+            yield batch.slice(start, end - start)
+            start = end
+        held.append(batch.slice(start))
+        size += int(ends[-1] - (ends[start - 1] if start else 0))
+    yield from _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    if len(batches) <= 1:
+        return batches
+    try:
+        parts = zip(*(batch.columns for batch in batches), strict=True)
+        return [pa.RecordBatch.from_arrays([pa.concat_arrays(part) for part in parts], schema=batches[0].schema)]
+    except pa.ArrowException:  # types that cannot be joined
+        return batches
+
+
+def _row_bytes(column: pa.Array) -> np.ndarray:
+    """Return the size of each value when it is decoded (float64): a dictionary may repeat a long one over and over."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and len(column.dictionary):
+        sizes = _row_bytes(column.dictionary)
+        return sizes[pc.fill_null(column.indices, 0).to_numpy(zero_copy_only=False)]
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        bounds = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+        return np.diff(bounds).astype(np.float64)
+    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return np.diff(string_offsets(column)).astype(np.float64)
+    return np.full(len(column), column.nbytes / max(1, len(column)))

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from winnow.text.arrow_json import json_objects, json_texts, json_tree, json_values, string_bytes, string_offsets
-from winnow.text.arrow_values import as_texts, is_text, nesting, plain, python_values, unique_names
+from winnow.text.arrow_values import as_texts, is_text, names_are_utf8, nesting, plain, python_values, unique_names
 from winnow.text.column_paths import ColumnPaths, Path, column_at, json_type, without
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.base import Block, Item, Reading
@@ -38,12 +38,14 @@ class ColumnReader:
     """Turn the record batches of one file into its items.
 
     ``wanted`` are the places in the schema of the columns that are needed (all of a name if one is); field types are
-    noted of these alone.
-    ``one_by_one`` judges every row by itself. Raises ``FileFailedError`` (for ``rows`` records) where the text column
-    is missing or of a wrong type, or columns are nested too deep.
+    noted of these alone. ``one_by_one`` judges every row by itself. Raises ``FileFailedError`` (for ``rows`` records)
+    where the text column is missing or of a wrong type, or columns are nested too deep or have names that are no UTF-8.
     """
 
     def __init__(self, schema: pa.Schema, how: Reading, seen: FieldTypes, rows: int = 1) -> None:
+        if not names_are_utf8(schema):
+            detail = "a column's name is not UTF-8, or that of a field within one; rename it"
+            raise FileFailedError(Quarantined(None, None, "invalid_utf8", detail, "", rows))
         self._names = schema.names
         self._kinds = dict(zip(unique_names(schema.names), schema.types, strict=True))
         self._paths = ColumnPaths(self._kinds, how.fields)
@@ -51,9 +53,9 @@ class ColumnReader:
         wanted = {schema.names[index] for index, name in enumerate(self._kinds) if name in self._paths.wanted}
         self.wanted = [index for index, name in enumerate(schema.names) if name in wanted]
         self.one_by_one = self._paths.beyond_structs
-        self._check(rows)
+        self._text = self._checked_text(rows)
 
-    def _check(self, rows: int) -> None:
+    def _checked_text(self, rows: int) -> Path:
         text, kinds = self._paths.text, self._kinds
         if text is None:
             detail = missing_text_detail(self._fields.text, list(self._kinds))
@@ -72,15 +74,17 @@ class ColumnReader:
                     "(set metadata=...)"
                 )
                 raise FileFailedError(Quarantined(None, None, "unreadable_file", detail, "", rows))
+        return text
 
     def items(self, batch: pa.RecordBatch, first_row: int) -> Iterator[Item]:
         """Yield a batch's quarantine rows, then its documents in order; its columns are all of the file or a part.
 
-        A batch should be small (see :func:`pieces`): its JSON and copies of its texts are held besides it.
+        A batch should be small (:func:`winnow.text.column_groups.pieces` sees to that): its JSON and copies of its
+        texts are held besides it.
         """
         raw = self._selected(batch)
-        texts = as_texts(column_at(raw, self._paths.text or ()))
-        others = {name: plain(column) for name, column in raw.items() if (name,) != self._paths.text}
+        texts = as_texts(column_at(raw, self._text))
+        others = {name: plain(column) for name, column in raw.items() if (name,) != self._text}
         columns = {name: others.get(name, texts) for name in raw}
         self._note(columns)
         bad = np.ones(len(texts), bool) if self.one_by_one else _faults(texts)
@@ -150,7 +154,7 @@ class ColumnReader:
             return
         chosen = pa.array(rows)
         values = [python_values(column.take(chosen)) for column in columns.values()]
-        top, *inner = self._paths.text or ()
+        top, *inner = self._text
         for row, text, *fields in zip(rows.tolist(), python_values(texts.take(chosen)), *values, strict=True):
             record = dict(zip(columns, fields, strict=True))
             if inner:
@@ -227,51 +231,3 @@ def _merged(block: Block, documents: list[Document]) -> Iterator[Document | Bloc
 def _part(block: Block, start: int, end: int) -> Block:
     columns = (block.texts, block.original_ids, block.urls, block.dates, block.metadata)
     return Block(block.rows[start:end], *(column.slice(start, end - start) for column in columns))
-
-
-def pieces(batches: Iterator[pa.RecordBatch], target_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Cut large record batches and join small ones to about ``target_bytes`` of decoded values, or a single row."""
-    held: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        ends = np.cumsum(sum(_row_bytes(column) for column in batch.columns))
-        if held and size + ends[-1] > target_bytes:
-            yield from _joined(held)
-            held, size = [], 0
-        start = 0
-        while ends[-1] - (ends[start - 1] if start else 0) > target_bytes:
-            reach = (ends[start - 1] if start else 0) + target_bytes
-            end = max(start + 1, int(np.searchsorted(ends, reach, side="right")))
-            if end >= batch.num_rows:
-                break
-            yield batch.slice(start, end - start)
-            start = end
-        held.append(batch.slice(start))
-        size += int(ends[-1] - (ends[start - 1] if start else 0))
-    yield from _joined(held)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-    if len(batches) <= 1:
-        return batches
-    try:
-        parts = zip(*(batch.columns for batch in batches), strict=True)
-        return [pa.RecordBatch.from_arrays([pa.concat_arrays(part) for part in parts], schema=batches[0].schema)]
-    except pa.ArrowException:  # types that cannot be joined
-        return batches
-
-
-def _row_bytes(column: pa.Array) -> np.ndarray:
-    """Return the size of each value when it is decoded (float64): a dictionary may repeat a long one over and over."""
-    kind = column.type
-    if pa.types.is_dictionary(kind) and len(column.dictionary):
-        sizes = _row_bytes(column.dictionary)
-        return sizes[pc.fill_null(column.indices, 0).to_numpy(zero_copy_only=False)]
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        bounds = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
-        return np.diff(bounds).astype(np.float64)
-    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return np.diff(string_offsets(column)).astype(np.float64)
-    return np.full(len(column), column.nbytes / max(1, len(column)))

@@ -6,6 +6,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import zstandard
@@ -80,7 +81,12 @@ def gzip_blocks(source: Readable, largest: int) -> Iterator[bytes]:
     if not pending.startswith(b"\x1f\x8b"[: len(pending)]):
         raise _wrong(".gz", "gzip", pending)
     decoder = zlib.decompressobj(wbits=31)
-    while pending or (pending := source.read(INPUT)):
+    block = b""
+    while True:
+        if not pending and (decoder.eof or not block):
+            pending = source.read(INPUT)
+            if not pending:
+                break
         if decoder.eof:
             pending = pending.lstrip(b"\0")
             if not pending:
@@ -96,19 +102,25 @@ def gzip_blocks(source: Readable, largest: int) -> Iterator[bytes]:
         if block:
             yield block
         pending = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
-    while not decoder.eof and (block := decoder.decompress(b"", largest)):
-        yield block
     if not decoder.eof:
         raise _cut("gzip")
 
 
 def _until_error(decoder: zlib._Decompress, data: bytes) -> Iterator[bytes]:
-    try:
-        for byte in data:
-            if block := decoder.decompress(bytes((byte,))):
+    """Yield every byte that is decoded before the error: by single bytes of input, and of output where that fails."""
+    for place in range(len(data)):
+        byte = data[place : place + 1]
+        spare = decoder.copy()
+        try:
+            if block := decoder.decompress(byte):
                 yield block
-    except zlib.error:
-        return
+        except zlib.error:
+            decoder = spare
+            break
+    with suppress(zlib.error):
+        while block := decoder.decompress(byte, 1):
+            yield block
+            byte = decoder.unconsumed_tail
 
 
 def zstd_blocks(source: Readable, largest: int) -> Iterator[bytes]:

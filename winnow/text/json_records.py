@@ -19,7 +19,7 @@ from orjson import OPT_SORT_KEYS, JSONDecodeError, dumps, loads
 from winnow.identity import canonical_json
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.base import Block
-from winnow.text.records import DEEPEST_NESTING, MISSING, Document, FieldMap, remaining, value_at
+from winnow.text.records import DEEPEST_NESTING, MISSING, Document, FieldMap, as_text, remaining, value_at
 
 _PLANS = 10_000
 _ODD_NUMBER = re.compile(rb"[0-9]e|0\.0000|[0-9]{16}\.|-0\.0(?![0-9])")
@@ -85,12 +85,21 @@ class RecordReader:
             record = remaining(record, self._fields)
         if type(text) is not str or not text or text.isspace() or "\0" in text:
             return None
-        try:
-            original_id = _TO_TEXT[type(original_id)](original_id)
-            url = _TO_TEXT[type(url)](url)
-            date = _TO_TEXT[type(date)](date)
-        except KeyError:
-            return None
+        if original_id is not None and (type(original_id) is not str or "\0" in original_id):
+            to_text = _TO_TEXT.get(type(original_id))
+            if to_text is None:
+                return None
+            original_id = to_text(original_id)
+        if url is not None and (type(url) is not str or "\0" in url):
+            to_text = _TO_TEXT.get(type(url))
+            if to_text is None:
+                return None
+            url = to_text(url)
+        if date is not None and (type(date) is not str or "\0" in date):
+            to_text = _TO_TEXT.get(type(date))
+            if to_text is None:
+                return None
+            date = to_text(date)
         if not record:
             metadata = b"{}"
         elif small or plan.containers:
@@ -138,16 +147,7 @@ def _floats(value: Any) -> list[float]:
     return []
 
 
-def _clean(value: str) -> str:
-    return value.replace("\0", "\ufffd") if "\0" in value else value
-
-
-_TO_TEXT: dict[type, Callable[[Any], str | None]] = {
-    str: _clean,
-    int: str,
-    type(None): lambda _: None,
-    type(MISSING): lambda _: None,
-}
+_TO_TEXT: dict[type, Callable[[Any], str | None]] = {str: as_text, int: str, type(MISSING): as_text}
 
 
 class BlockBuilder:
@@ -158,25 +158,28 @@ class BlockBuilder:
 
     def _clear(self) -> None:
         self._rows: list[int] = []
-        self._texts = _Strings()
+        # Each text is laid behind the one before at once, while it is in the processor's cache, and wrapped as it lies.
+        self._texts, self._text_ends = bytearray(), [0]
         self._original_ids: list[str | None] = []
         self._urls: list[str | None] = []
         self._dates: list[str | None] = []
-        self._metadata = _Strings()
+        self._metadata, self._metadata_ends = bytearray(), [0]
 
     @property
     def size(self) -> int:
         """Bytes of text and metadata gathered."""
-        return len(self._texts.data) + len(self._metadata.data)
+        return self._text_ends[-1] + self._metadata_ends[-1]
 
     def add(self, row: int, columns: Columns) -> None:
         text, original_id, url, date, metadata = columns
         self._rows.append(row)
-        self._texts.append(text)
+        self._texts += text
+        self._text_ends.append(len(self._texts))
         self._original_ids.append(original_id)
         self._urls.append(url)
         self._dates.append(date)
-        self._metadata.append(metadata)
+        self._metadata += metadata
+        self._metadata_ends.append(len(self._metadata))
 
     def add_document(self, document: Document) -> None:
         row, utf8, _, original_id, url, date, metadata = document
@@ -186,27 +189,16 @@ class BlockBuilder:
         """Return what was gathered (at least one document), and start anew."""
         block = Block(
             np.array(self._rows, np.int64),
-            self._texts.array(pa.LargeStringArray, np.int64),
+            _wrap(pa.LargeStringArray, np.int64, self._text_ends, self._texts),
             pa.array(self._original_ids, pa.string()),
             pa.array(self._urls, pa.string()),
             pa.array(self._dates, pa.string()),
-            self._metadata.array(pa.StringArray, np.int32),
+            _wrap(pa.StringArray, np.int32, self._metadata_ends, self._metadata),
         )
         self._clear()
         return block
 
 
-class _Strings:
-    """Strings in UTF-8, laid one after the other at once: what is read is hot, and is wrapped as it lies."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self._ends = [0]
-
-    def append(self, utf8: bytes) -> None:
-        self.data += utf8
-        self._ends.append(len(self.data))
-
-    def array(self, kind: Any, offset: type) -> pa.Array:
-        ends = np.array(self._ends, offset)
-        return kind.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(self.data))
+def _wrap(kind: Any, offset: type, ends: list[int], data: bytearray) -> pa.Array:
+    offsets: np.ndarray = np.array(ends, offset)
+    return kind.from_buffers(len(ends) - 1, pa.py_buffer(offsets), pa.py_buffer(data))

@@ -88,9 +88,9 @@ def document_from(record: dict[str, Any], row: int, fields: FieldMap) -> Documen
     if type(text) is not str:
         raise _no_text(record, text, fields.text)
     utf8 = encode_text(text, f"field {fields.text!r}")
-    original_id = _as_text(value_at(record, fields.id)) if fields.id else None
-    url = _as_text(value_at(record, fields.url)) if fields.url else None
-    date = _as_text(value_at(record, fields.date)) if fields.date else None
+    original_id = as_text(value_at(record, fields.id)) if fields.id else None
+    url = as_text(value_at(record, fields.url)) if fields.url else None
+    date = as_text(value_at(record, fields.date)) if fields.date else None
     rest = remaining(record, fields)
     return Document(row, utf8, len(text), original_id, url, date, _metadata(rest) if rest else "{}")
 
@@ -223,7 +223,8 @@ def _json_value(value: Any) -> Any:
     return str(value)
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Return an id, a URL or a date as what is stored: numbers as their JSON text, null for none."""
     if value is None or value is MISSING:
         return None
     if type(value) is not str:

@@ -7,6 +7,7 @@ bytes expand to.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,16 @@ from winnow.text.decoders import BrokenStreamError, WrongCompressionError
 from winnow.text.limits import Limits
 from winnow.text.quarantine import FileFailedError, Quarantined
 
-__all__ = ["BLOCK", "HEAD", "BrokenStreamError", "HashedFile", "Stretch", "WrongCompressionError", "raw_blocks", "read_blocks"]
+__all__ = [
+    "BLOCK",
+    "HEAD",
+    "BrokenStreamError",
+    "HashedFile",
+    "Stretch",
+    "WrongCompressionError",
+    "raw_blocks",
+    "read_blocks",
+]
 
 BLOCK = 2**20
 HEAD = 2**16
@@ -28,14 +38,15 @@ BOMBS_FROM = 16 * 2**20
 
 
 class Source(Protocol):
-    """Bytes read front to back; ``bytes`` of them so far, of ``size`` if that is known."""
+    """Bytes read front to back: how many of them so far, and of how many if that is known."""
 
-    bytes: int
-
-    def read(self, size: int) -> bytes: ...
+    @property
+    def bytes(self) -> int: ...
 
     @property
     def size(self) -> int | None: ...
+
+    def read(self, size: int) -> builtins.bytes: ...
 
 
 class HashedFile:
@@ -140,7 +151,7 @@ def _bomb(why: str) -> FileFailedError:
 
 
 def after_look(blocks: Iterable[bytes], look: Callable[[bytes], None]) -> Iterator[bytes]:
-    """Pass blocks on after a look at their first ``HEAD`` bytes, however they are cut; ``look`` raises to refuse them."""
+    """Pass blocks on after a look at their first ``HEAD`` bytes, however these are cut; ``look`` raises to refuse."""
     head = b""
     rest = iter(blocks)
     fault: BrokenStreamError | None = None

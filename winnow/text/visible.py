@@ -90,32 +90,38 @@ class _Page:
                 *whole, rest = text.split("\n")
                 for line in whole:
                     self._line.append(line)
-                    self._end_line()
+                    self._end_line(blank=True)
                 text = rest
             self._line.append(text)
 
     def open(self, name: str) -> None:
-        if name in _HIDDEN and (not self._hidden or self._hidden[0] == name):
+        if self._hidden:
+            if name == self._hidden[0]:
+                self._hidden.append(name)
+            return
+        if name in _HIDDEN:
             self._hidden.append(name)
-        if name in _BLOCKS:
+        elif name in _BLOCKS:
             self._end_line()
         elif name in _CELLS:
             self._line.append(" ")
         self._preformatted += name == "pre"
 
     def close(self, name: str) -> None:
-        if self._hidden and self._hidden[0] == name:
-            self._hidden.pop()
+        if self._hidden:
+            if name == self._hidden[0]:
+                self._hidden.pop()
+            return
         if name in _BLOCKS:
             self._end_line()
         if name == "pre":
             self._preformatted = max(0, self._preformatted - 1)
 
-    def _end_line(self) -> None:
+    def _end_line(self, blank: bool = False) -> None:
         text = "".join(self._line)
         self._line = []
         text = text.rstrip() if self._preformatted else _SPACE.sub(" ", text).strip(" ")
-        if text or (self._preformatted and self._lines and self._lines[-1]):
+        if text or (blank and self._lines and self._lines[-1]):
             self._lines.append(text)
 
     def finish(self) -> str:

@@ -1,7 +1,7 @@
 """The framing of WARC records in a stream of bytes (ISO 28500), in bounded memory and with every break in its place.
 
 The usual readers take a record that the file's end cuts for a whole one, and hold a line of any length. This one trusts
-a record only when another one, or the end of the file, follows it.
+a record only when its end mark, another record or the end of the file follows its block.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ HEADER_BYTES = 2**20
 """A record's header is shorter; so is a URL in it."""
 HEAD_BYTES = 2**16
 """What is kept of a block that is too long to be held: enough for the header of an HTTP response."""
+MOST_DAMAGES = 1000
+"""After so many, no further record is searched for: each search may read a whole block anew."""
 
 _VERSION = re.compile(rb"WARC/\d+\.\d+[ \t]*\r?\n")
-_NEXT = re.compile(rb"\nWARC/\d+\.\d+[ \t]*\r?\n")
 _HEADER_END = re.compile(rb"\n\r?\n")
 _LINE_ENDS = re.compile(rb"[\r\n]*")
 _MAGIC = b"WARC/"
+_RECORD_END = b"\r\n\r\n"
 
 
 class WarcRecord(NamedTuple):
@@ -62,6 +64,7 @@ class WarcRecords:
         self._window = _Window(blocks)
         self._max_bytes = max_bytes
         self._wanted = wanted
+        self._damages = 0
 
     def __iter__(self) -> Iterator[WarcRecord | Damage]:
         window = self._window
@@ -105,10 +108,10 @@ class WarcRecords:
         if left:
             why = f"it has {size - left:,} of the {size:,} bytes that its Content-Length says: the file was cut short"
             return Damage(start, start, why, True, header + block[: HEAD_BYTES - len(header)])
+        ended = window.peek(len(_RECORD_END)) == _RECORD_END
         between = window.skip_line_ends()
-        following = window.peek(len(_MAGIC))[: len(_MAGIC)]
-        if not _MAGIC.startswith(following):
-            why = f"no record follows the {size:,} bytes that its Content-Length says: the length is wrong"
+        if not ended and not _MAGIC.startswith(window.peek(len(_MAGIC))):
+            why = f"its Content-Length, {size:,}, is wrong: neither its end mark nor a record comes then"
             if len(block) == size:
                 window.give_back(header + block + between)
             return Damage(start, start, why, False, header[:HEAD_BYTES])
@@ -117,13 +120,22 @@ class WarcRecords:
     def _find_record(self) -> bool:
         """Go to the next thing that is a record by its header; False at the end of the stream."""
         window = self._window
+        self._damages += 1
+        if self._damages > MOST_DAMAGES:
+            return False
         window.take(1)
-        while window.skip_to(_NEXT):
-            window.take(1)
+        while window.skip_to(_VERSION):
             header = window.until(_HEADER_END, HEADER_BYTES)
-            fields = header_fields(header) if header else {}
+            if header is None:
+                window.skip(HEADER_BYTES // 2)
+                continue
+            # Only the last line of that kind can begin a header: so each byte is looked at a few times at most.
+            *_, last = _VERSION.finditer(header)
+            window.skip(last.start())
+            fields = header_fields(header[last.start() :])
             if "warc-type" in fields and "warc-record-id" in fields and content_length(fields) is not None:
                 return True
+            window.skip(last.end() - last.start())
         return False
 
 
@@ -137,19 +149,19 @@ def header_fields(header: bytes) -> dict[str, str]:
         text = header.decode()
     except UnicodeDecodeError:
         text = header.decode("latin-1")
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     name = ""
     for line in text.split("\n")[1:]:
-        if line[:1] in (" ", "\t"):
-            if name and line.strip():
-                fields[name] = f"{fields[name]} {line.strip()}".strip()
-            continue
-        name, colon, value = line.partition(":")
-        name = name.strip().lower() if colon else ""
-        if name:
-            value = value.strip()
-            fields[name] = f"{fields[name]}, {value}" if fields.get(name) else value
-    return fields
+        folded = line[:1] in (" ", "\t")
+        if not folded:
+            name, colon, line = line.partition(":")
+            name = name.strip().lower() if colon else ""
+        if name and (value := line.strip()):
+            values = fields.setdefault(name, [])
+            values += (" " if folded else ", ", value) if values else (value,)
+        elif name:
+            fields.setdefault(name, [])
+    return {name: "".join(values) for name, values in fields.items()}
 
 
 def content_length(fields: dict[str, str]) -> int | None:

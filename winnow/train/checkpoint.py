@@ -161,7 +161,8 @@ def _save_optimizer(path: Path, state: AdamWState) -> None:
 
     tensors = {f"exp_avg.{name}": tensor.contiguous() for name, tensor in state.exp_avg.items()}
     tensors |= {f"exp_avg_sq.{name}": tensor.contiguous() for name, tensor in state.exp_avg_sq.items()}
-    save_file(tensors, str(path), metadata={"format": "pt", "step": str(state.step)})
+    # One entry only: safetensors writes several in an order of chance.
+    save_file(tensors, str(path), metadata={"step": str(state.step)})
 
 
 def _check_vocabulary(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -109,8 +109,10 @@ def _read_file(
     columns = ColumnReader(reader.schema, how, seen, sum(counts))
     if options := _only(columns, reader.schema):
         reader = pa.ipc.open_file(file, options=options)
-    rows = (row for batch, count in zip(batches, counts, strict=True) for row in exactly(_one(reader, batch), count))
-    yield from read_rows(file, columns, rows, span.first_row, sum(counts))
+    row = span.first_row
+    for batch, count in zip(batches, counts, strict=True):
+        yield from read_rows(file, columns, exactly(_one(reader, batch), count), row, count)
+        row += count
 
 
 def _one(reader: pa.RecordBatchFileReader, batch: int) -> Iterator[pa.RecordBatch]:

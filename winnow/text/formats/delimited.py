@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -27,9 +27,12 @@ from winnow.text.streams import BrokenStreamError, WrongCompressionError, after_
 
 
 class Delimited(Format):
-    """Tables as text, plain or compressed. Rows end with any line end; quotes protect delimiters and line ends."""
+    """Tables as text, plain or compressed; quotes protect delimiters and line ends.
 
-    suffixes = {".csv": "csv", ".tsv": "tsv"}
+    Rows end with ``\n`` or ``\r\n``, or with ``\r`` if the header does.
+    """
+
+    suffixes: ClassVar[dict[str, str]] = {".csv": "csv", ".tsv": "tsv"}
     compressible = True
 
     def read(
@@ -43,10 +46,10 @@ class Delimited(Format):
         ``UserError`` for a delimiter that can be none.
         """
         table = _Table(_delimiter(name, how), how, seen)
-        blocks = after_look(read_blocks(file, compression, how.limits), _refuse)  # type: ignore[arg-type]
-        lines = Rows(blocks, how.limits.max_record_bytes, table.delimiter)
+        lines = Rows(how.limits.max_record_bytes, table.delimiter)
+        blocks = after_look(read_blocks(file, compression, how.limits), lines.look)  # type: ignore[arg-type]
         try:
-            for line in lines:
+            for line in lines.of(blocks):
                 yield from table.read(line)
         except WrongCompressionError as error:
             raise _failed("unreadable_file", str(error)) from error
@@ -135,6 +138,8 @@ def _count_detail(cells: list[str], header: list[str], delimiter: str) -> str:
 def _quote_detail(error: Exception) -> str:
     if isinstance(error, StopIteration) or "unexpected end" in str(error):
         return "a quote is opened and never closed: the rest of the file is inside it; close it, and double inner ones"
+    if "new-line" in str(error):
+        return "a carriage return is outside quotes; put quotes around the cell"
     return f"{error}; put quotes around the whole cell only, and double those inside"
 
 
@@ -143,24 +148,22 @@ def _failed(reason: Reason, detail: str, line: Line | None = None) -> FileFailed
     return FileFailedError(Quarantined(None, offset, reason, detail, shown))
 
 
-def _refuse(head: bytes) -> None:
-    if wide := wide_characters(head):
-        raise _failed("invalid_utf8", wide)
+QUOTED = 2
+"""The state of ``csv_ends`` inside quotes."""
 
 
 class Rows:
     """Frame a stream of byte blocks into CSV rows, holding at most one of ``max_bytes``.
 
-    A row comes as a ``Line`` without its line end (``\\n``, ``\\r\\n`` or ``\\r``); its number is that of the line in
-    the file on which it begins. Empty lines come too. ``number``, ``offset`` and ``head`` describe the unfinished row.
+    A row comes as a ``Line`` without its line end; its number is that of the line in the file on which it begins. Empty
+    rows come too. ``number``, ``offset`` and ``head`` describe the unfinished row.
     """
 
-    def __init__(self, blocks: Iterable[bytes], max_bytes: int, delimiter: str) -> None:
-        self._blocks = blocks
+    def __init__(self, max_bytes: int, delimiter: str) -> None:
         self._delimiter = np.uint8(ord(delimiter))
+        self._end = b"\n"
         self._held = Held(max_bytes)
         self._inner_lines = 0
-        self._after_return = False
         self.number = 1
         self.offset = 0
 
@@ -169,42 +172,51 @@ class Rows:
         """The beginning of the unfinished row."""
         return self._held.head
 
-    def __iter__(self) -> Iterator[Line]:
+    def look(self, head: bytes) -> None:
+        """Learn from the beginning of the stream what ends its lines. Raises ``FileFailedError`` if it is UTF-16."""
+        if wide := wide_characters(head):
+            raise _failed("invalid_utf8", wide)
+        feed, back = (self._first(head.removeprefix(BYTE_ORDER_MARK), end) for end in (b"\n", b"\r"))
+        if back is not None and (feed is None or back + 1 < feed):
+            self._end = b"\r"
+
+    def _first(self, head: bytes, end: bytes) -> int | None:
+        count, _, ends = self._ends(head, end, 0, np.empty(len(head), np.int64))
+        return int(ends[0]) if count else None
+
+    def _ends(self, block: bytes, end: bytes, state: int, ends: np.ndarray) -> tuple[int, int, np.ndarray]:
         from winnow.text._kernels import csv_ends
 
+        if len(ends) < len(block):
+            ends = np.empty(len(block), np.int64)
+        return *csv_ends(np.frombuffer(block, np.uint8), self._delimiter, np.uint8(end[0]), state, ends), ends
+
+    def of(self, blocks: Iterable[bytes]) -> Iterator[Line]:
+        """Yield the rows; the first block has the whole byte order mark, if there is one."""
         state = 0
-        first = True
         ends = np.empty(0, np.int64)
-        for block in self._blocks:
-            if first:  # a mark before the first quote would hide it
-                first = False
-                if block.startswith(BYTE_ORDER_MARK):
-                    block = block[len(BYTE_ORDER_MARK) :]
-                    self.offset = len(BYTE_ORDER_MARK)
-            if len(ends) < len(block):
-                ends = np.empty(len(block), np.int64)
-            count, state = csv_ends(np.frombuffer(block, np.uint8), self._delimiter, state, ends)
+        for block in blocks:
+            if not (self.offset or self._held.size) and block.startswith(BYTE_ORDER_MARK):
+                self.offset = len(BYTE_ORDER_MARK)  # before the first quote, it would hide it
+                block = block[self.offset :]
+            count, state, ends = self._ends(block, self._end, state, ends)
             start = 0
             for end in ends[:count].tolist():
                 self._add(block[start:end])
                 start = end + 1
-                feed = block[end] == 0x0A
-                if feed and self._after_return and not self._held.size:  # the second half of \r\n
-                    self.offset += 1
-                else:
-                    yield self._finish()
-                self._after_return = not feed
+                yield self._finish(self._end == b"\n")
             self._add(block[start:])
         if self._held.size:
-            yield self._finish()
+            yield self._finish(self._end == b"\n" and state != QUOTED)
 
     def _add(self, part: bytes) -> None:
         self._held.add(part)
         self._inner_lines += part.count(b"\n")
 
-    def _finish(self) -> Line:
+    def _finish(self, may_return: bool) -> Line:
         size, whole = self._held.size, self._held.whole
-        line = Line(self.number, self.offset, self._held.take(), whole)
+        data = self._held.take()
+        line = Line(self.number, self.offset, data.removesuffix(b"\r") if whole and may_return else data, whole)
         self.number += 1 + self._inner_lines
         self.offset += size + 1
         self._inner_lines = 0

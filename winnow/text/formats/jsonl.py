@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from winnow.text.cutting import cut_lines
 from winnow.text.decoders import compressed_by_its_look
@@ -37,7 +37,12 @@ _RETURNS = re.compile(rb"[^\n]*\}[ \t]*\r[ \t\r]*\{")
 class JsonLines(Format):
     """JSON Lines, plain or compressed; plain files are cut into ranges of bytes."""
 
-    suffixes = {".jsonl": "jsonl", ".ndjson": "jsonl", ".jsonlines": "jsonl", ".json": "jsonl"}
+    suffixes: ClassVar[dict[str, str]] = {
+        ".jsonl": "jsonl",
+        ".ndjson": "jsonl",
+        ".jsonlines": "jsonl",
+        ".json": "jsonl",
+    }
     compressible = True
 
     def cut(self, file: BinaryIO, target_bytes: int, how: Reading) -> Cut:

@@ -25,8 +25,8 @@ COLUMN_BUFFER = 2**18
 class Parquet(Format):
     """Parquet files; a span counts row groups.
 
-    Each row is a document or a quarantine row, ``row`` counts them over all row groups; the rows of the span after a
-    corrupt page are one quarantine row. Memory holds the decoded rows of a few MiB and the pages being decoded, whose
+    Each row is a document or a quarantine row, ``row`` counts them over all row groups; the rows of a row group after a
+    corrupt page are one quarantine row, the next group is read. Memory holds the decoded rows of a few MiB and the pages being decoded, whose
     size the file's writer chose.
     """
 
@@ -53,7 +53,11 @@ class Parquet(Format):
             reader = ColumnReader(parquet.schema_arrow, how, seen, rows)
             names = parquet.schema_arrow.names
             columns = list(dict.fromkeys(names[index] for index in reader.wanted))
-            yield from read_rows(file, reader, _batches(parquet, groups, columns), span.first_row, rows)
+            row = span.first_row
+            for group in groups:  # each by itself, so that a corrupt one costs the same however the file is cut
+                count = parquet.metadata.row_group(group).num_rows
+                yield from read_rows(file, reader, _batches(parquet, group, columns), row, count)
+                row += count
 
 
 def _opened(file: BinaryIO) -> pq.ParquetFile:
@@ -72,9 +76,8 @@ def _opened(file: BinaryIO) -> pq.ParquetFile:
     return opened
 
 
-def _batches(file: pq.ParquetFile, groups: range, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    for group in groups:
-        metadata = file.metadata.row_group(group)
-        rows = max(1, min(DECODED_ROWS, DECODED_BYTES * metadata.num_rows // max(1, metadata.total_byte_size)))
-        batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False)
-        yield from exactly(batches, metadata.num_rows)
+def _batches(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    metadata = file.metadata.row_group(group)
+    rows = max(1, min(DECODED_ROWS, DECODED_BYTES * metadata.num_rows // max(1, metadata.total_byte_size)))
+    batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False)
+    yield from exactly(batches, metadata.num_rows)

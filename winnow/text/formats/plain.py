@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.base import Format, Item, Reading, Span
@@ -16,7 +16,7 @@ from winnow.text.streams import BrokenStreamError, WrongCompressionError, after_
 class Plain(Format):
     """Text files, plain or compressed; line ends stay as they are, and a document has no metadata."""
 
-    suffixes = {".txt": "text", ".md": "markdown", ".markdown": "markdown"}
+    suffixes: ClassVar[dict[str, str]] = {".txt": "text", ".md": "markdown", ".markdown": "markdown"}
     compressible = True
 
     def read(
@@ -46,6 +46,7 @@ def _whole(blocks: Iterator[bytes], max_bytes: int) -> Document | Quarantined:
             held.append(block)
             size += len(block)
             if size > max_bytes:
+                held = [b"".join(held)[:max_bytes]]
                 raise BadRecordError("record_too_large", too_large_detail(max_bytes))
         data = b"".join(held)
         return _document(data.removeprefix(BYTE_ORDER_MARK), 0, "the file")

@@ -1,0 +1,86 @@
+"""Several processes that deliver and judge at once: ``python concurrent_runs.py HOME PROCESSES SECONDS``.
+
+Each is forked from a process that has imported everything, opens the home's Dagster instance by itself, and executes
+runs of the ingest job (corpus and signals), one after the other, each of a delivery of its own. Prints what each did as
+JSON, a line a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fork_server import PROJECT, import_everything
+
+ASSETS = ("shards", "occurrences", "quarantine", "documents", "signals")
+
+
+def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, Any]:
+    """Deliver batch after batch from a folder of one's own until the time is over."""
+    from tiny_world import batch, write_lines
+
+    from resources.runs import burying
+    from winnow.cli.runs import Runner
+    from winnow.config import load_config
+    from winnow.home import Home
+    from winnow.text.deliveries import Delivery, scan
+
+    home = Home.from_environment(home_root)
+    config = load_config(home.config)
+    runner = Runner(home, PROJECT, config)
+    definition = runner.defs.resolve_job_def("ingest")
+    wanted = [key for key in definition.asset_layer.executable_asset_keys if key.to_user_string() in ASSETS]
+    end = time.monotonic() + seconds
+    done = 0
+    errors: list[str] = []
+    while time.monotonic() < end and not errors:
+        source = f"writer{number}"
+        write_lines(home.inbox / source / f"{done}.jsonl", batch(f"{source}-{done}", 10))
+        if done % 3 == 2:  # and one that changes
+            write_lines(home.inbox / source / "0.jsonl", batch(f"{source}-{done}-changed", 8))
+        mine = tuple(file for file in scan(home, config.corpus) if file.source == source)
+        delivery = Delivery(mine, (), done)
+        delivery.save(home)
+        runner.instance.add_dynamic_partitions("shards", [delivery.key])
+        with burying(runner.instance, home):
+            result = definition.execute_in_process(
+                instance=runner.instance, asset_selection=wanted, raise_on_error=False, partition_key=delivery.key
+            )
+        errors += [str(event.event_specific_data.error) for event in result.all_events if event.is_step_failure]
+        if not result.success and not errors:
+            errors.append(f"run {result.run_id} failed: {[event.message for event in result.all_events][-3:]}")
+        done += 1
+    return {"runs": done, "errors": errors}
+
+
+def main(home: str, processes: int, seconds: float) -> None:
+    sys.path[:0] = [str(PROJECT)]
+    import_everything()
+    children = {}
+    for number in range(processes):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                log = os.open(f"{home}.writer{number}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                os.dup2(log, 2)
+                found = deliver_and_judge(home, number, seconds)
+            except BaseException:
+                found = {"runs": 0, "errors": [traceback.format_exc()[-3000:]]}
+            os.write(writing, json.dumps(found).encode()[:60_000])
+            os._exit(0)
+        os.close(writing)
+        children[pid] = reading
+    for pid, reading in children.items():
+        with os.fdopen(reading) as answer:
+            print(answer.read() or json.dumps({"runs": 0, "errors": [f"process {pid} died"]}), flush=True)
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    main(str(Path(sys.argv[1])), int(sys.argv[2]), float(sys.argv[3]))
