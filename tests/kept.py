@@ -18,7 +18,7 @@ from winnow.mixture.manifest import build_manifest
 from winnow.mixture.manifest_files import verify_manifest, write_manifest
 from winnow.store.doctor import Examined, examine
 from winnow.store.snapshots import committing_snapshot
-from winnow.store.store import insert_row, now, replace_owned
+from winnow.store.store import add_parts, insert, insert_row, now, replace_owned
 
 TEXTS = [f"the text number {number} of this corpus is about {word}" for number, word in enumerate("abcdefgh")]
 
@@ -28,20 +28,27 @@ def small(root: Path, settings: StoreSettings) -> SmallCorpus:
     return SmallCorpus(root, store=settings.model_dump())
 
 
-def filled(root: Path, settings: StoreSettings | None = None, judged: bool = True) -> SmallCorpus:
-    """Two sources that share a text, one bad record, everything judged, artifacts and a checkpoint beside it."""
+def filled(root: Path, settings: StoreSettings | None = None) -> SmallCorpus:
+    """Two sources that share a text, one bad record, a few judgements, artifacts and a checkpoint beside it."""
     corpus = small(root, settings or StoreSettings(lock_wait_seconds=20))
     web = [{"text": text, "id": f"w{at}", "url": f"http://web/{at}"} for at, text in enumerate(TEXTS[:4])]
     corpus.write("web/a.jsonl", [*web, b"{broken"])
     corpus.write("books/a.jsonl", [{"text": text, "id": f"b{at}"} for at, text in enumerate(TEXTS[3:6])])
     corpus.deliver()
-    if judged:
-        corpus.judge()
     for name in ("artifacts/tokenizer-1/tokenizer.json", "checkpoints/c/model.safetensors", "winnow.toml"):
         path = corpus.home.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"# {name}\n")
+    ids = corpus.store.arrow("SELECT doc_id FROM documents ORDER BY doc_id")["doc_id"]
+    judged = pa.table({"doc_id": ids, "version": pa.array(["1"] * len(ids)), "scheme": pa.array(["1"] * len(ids))})
+    parts = [
+        part
+        for kind in ("sketches", "bands")
+        for part in corpus.store.write_parts(kind, [judged.select(["doc_id", "scheme"])])
+    ]
     with corpus.store.write() as connection:
+        insert(connection, "signals", judged.select(["doc_id", "version"]))
+        add_parts(connection, parts)
         insert_row(connection, "checkpoints", checkpoint="c", sequence=1, path="checkpoints/c", tokenizer="t")
     return corpus
 

@@ -33,7 +33,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    corpus = filled(tmp_path_factory.mktemp("base") / "home", judged=False)
+    corpus = filled(tmp_path_factory.mktemp("base") / "home")
     add_manifest(corpus, "v0001")
     corpus.store.publish()
     return corpus.home.root

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tiny_world import tiny_config, write_lines
+from tiny_world import deliver_all, tiny_config, write_lines
 from wholeness import problems
 
 from winnow.config import save_config
@@ -30,10 +30,7 @@ from winnow.home import Home
 from winnow.identity import doc_ids
 from winnow.mixture.manifest import build_manifest
 from winnow.mixture.manifest_files import verify_manifest, write_manifest
-from winnow.stages.corpus import deliver, known_shards
-from winnow.store.stage import Stage
 from winnow.store.store import Store
-from winnow.text.deliveries import plan, scan
 
 ROOMS = (0, 5_000, 30_000, 100_000, 400_000, 1_000_000)
 """Bytes that are left."""
@@ -76,16 +73,6 @@ def text(draw: random.Random) -> str:
     return " ".join(f"{draw.getrandbits(64):x}" for _ in range(60))
 
 
-def deliver_what_waits(home: Home) -> None:
-    config = tiny_config()
-    store = Store(home, config.store)
-    with store.read() as connection:
-        known = known_shards(connection, config.corpus)
-    delivery = plan(scan(home, config.corpus), known)
-    report = deliver(store, config.corpus, delivery, Stage(store, "corpus", "run", partition=delivery.key))
-    assert not report.refused, report.refused
-
-
 def scenes(folder: Path) -> Iterator[tuple[str, Home, Callable[[], Any], Callable[[], list[str]]]]:
     """Yield (name, home, what is done, what is wrong with what came of it)."""
     draw = random.Random(0)
@@ -101,7 +88,7 @@ def scenes(folder: Path) -> Iterator[tuple[str, Home, Callable[[], Any], Callabl
         return [] if found == (2, 600) else [f"the store has {found}"]
 
     yield "the very first write", home, lambda: store.query("SELECT 1"), lambda: []
-    yield "a delivery", home, lambda: deliver_what_waits(home), delivered
+    yield "a delivery", home, lambda: deliver_all(home, tiny_config()), delivered
     yield "a publish", home, store.publish, lambda: [] if home.published.exists() else ["nothing is published"]
     before = home.published.read_bytes()
     with store.write() as connection:

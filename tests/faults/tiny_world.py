@@ -24,6 +24,11 @@ from winnow.config import (
 )
 from winnow.config import Store as StoreSettings
 from winnow.home import Home
+from winnow.stages.corpus import deliver, known_shards
+from winnow.stages.staging import Delivered
+from winnow.store.stage import Stage
+from winnow.store.store import Store
+from winnow.text.deliveries import plan, scan
 
 ONSETS = "b br c ch d f fl g gr h l m n p pl r s sh st t tr v w".split()
 RHYMES = "ade ail ame ane ark art ead eal eam ear eed ell end ent ight ill ind ing ock oil old ond ook oon ound ust".split()
@@ -153,3 +158,12 @@ def make_tiny_encoder(folder: Path) -> Path:
     transformer = Transformer(str(plain), max_seq_length=32)
     SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu").save(str(folder))
     return folder
+
+
+def deliver_all(home: Home, config: Config) -> Delivered:
+    """Deliver what differs between the inbox and the store as one batch, without Dagster."""
+    store = Store(home, config.store)
+    with store.read() as connection:
+        known = known_shards(connection, config.corpus)
+    delivery = plan(scan(home, config.corpus), known)
+    return deliver(store, config.corpus, delivery, Stage(store, "corpus", "run", partition=delivery.key))

@@ -44,7 +44,7 @@ def needed(corpus: SmallCorpus) -> set[str]:
 
 
 def test_replaced_parts_go_and_those_of_a_manifest_stay(store):
-    corpus = filled(store.home.root, store.settings, judged=False)
+    corpus = filled(store.home.root, store.settings)
     corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])
     corpus.deliver()
     add_manifest(corpus, "v0001")

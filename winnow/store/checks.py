@@ -14,7 +14,8 @@ from winnow.store.part_files import PART_DIGITS, part_sha256
 from winnow.store.schema import SCHEMA_VERSION, tables
 from winnow.store.store import get_meta, open_published
 
-NEEDED = "SELECT part FROM parts UNION " + SNAPSHOTS
+NEEDED = f"SELECT part FROM parts UNION {SNAPSHOTS}"  # noqa: S608
+"""The digests of all parts that somebody needs."""
 RESTORE = "restore it from a backup: winnow restore DIR --home NEW"
 AGAIN = "deliver the files of its shards again (touch them), or restore a backup: winnow restore DIR --home NEW"
 LOGS = ("costs",)

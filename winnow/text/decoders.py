@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import zstandard
 
 INPUT = 2**14
+GZIP_OUTPUT = 2**20
 STEP = 64
 STEP_OUTPUT = 2**16
 XZ_MEMORY = 2**31
@@ -73,6 +74,15 @@ def _corrupt(kind: str, why: object) -> BrokenStreamError:
     return BrokenStreamError(f"the {kind} stream is corrupt ({why}): a part of the file was lost or overwritten")
 
 
+def _pieces(block: bytes, largest: int) -> Iterator[bytes]:
+    """Cut what was decoded; decoding itself takes the same steps always, so that it breaks at the same byte always."""
+    if 0 < len(block) <= largest:
+        yield block
+    else:
+        for start in range(0, len(block), largest):
+            yield block[start : start + largest]
+
+
 def gzip_blocks(source: Readable, largest: int) -> Iterator[bytes]:
     """Yield the bytes of all members (RFC 1952); zero padding between and after them is allowed."""
     pending = source.read(INPUT)
@@ -95,12 +105,11 @@ def gzip_blocks(source: Readable, largest: int) -> Iterator[bytes]:
         # After an error a decoder yields nothing more, not even what it had decoded: hence the spare one.
         spare = decoder.copy()
         try:
-            block = decoder.decompress(pending, largest)
+            block = decoder.decompress(pending, GZIP_OUTPUT)
         except zlib.error as error:
             yield from _until_error(spare, pending)
             raise _corrupt("gzip", error) from error
-        if block:
-            yield block
+        yield from _pieces(block, largest)
         pending = decoder.unused_data if decoder.eof else decoder.unconsumed_tail
     if not decoder.eof:
         raise _cut("gzip")
@@ -245,8 +254,7 @@ def _stepwise(
                 except fault as error:
                     raise _corrupt(kind, error) from error
                 step = decoder.unused_data if decoder.eof else b""
-                for at in range(0, len(block), largest):
-                    yield block[at : at + largest]
+                yield from _pieces(block, largest)
         pending = source.read(INPUT)
     if not decoder.eof:
         raise _cut(kind)

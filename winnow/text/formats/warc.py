@@ -50,8 +50,8 @@ class Warc(Format):
 
         ``original_id`` is the record's id, ``url`` its target, ``date`` its date; the source's field map only chooses
         among the metadata. Bytes that are no record are one row ``broken_record`` up to the next record, and one row
-        ``truncated_stream`` if none follows. Raises ``FileFailedError`` where nothing in the file is WARC, ``UserError``
-        at the first page where the extractor's package is missing.
+        ``truncated_stream`` if none follows. Raises ``FileFailedError`` where nothing in the file is WARC, and
+        ``UserError`` at the first page where the extractor's package is missing.
         """
         pages = _Pages(how, seen)
         records = WarcRecords(

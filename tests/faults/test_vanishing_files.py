@@ -1,0 +1,125 @@
+"""A source file that changes under the reader: none of its rows count, the others' do, and the next run takes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_world import deliver_all, tiny_config, write_lines
+from wholeness import problems
+
+from winnow.config import save_config
+from winnow.home import Home
+from winnow.stages.staging import Delivered
+from winnow.store.parts import PartWriter
+from winnow.store.store import open_store
+
+ROWS = 400
+BIG, SMALL = "news/big.jsonl", "tales/small.jsonl"
+
+
+def rows(seed: str, count: int = ROWS) -> list[dict[str, Any] | str]:
+    draw = random.Random(seed)
+    return [{"id": f"{seed}-{number}", "text": f"{draw.getrandbits(4000):x}"} for number in range(count)]
+
+
+class Inbox:
+    """A home with a big file, read in many batches, and a small one beside it."""
+
+    def __init__(self, root: Path, shard_bytes: int) -> None:
+        self.home = Home(root)
+        self.config = tiny_config(corpus={"batch_bytes": 20_000, "shard_bytes": shard_bytes})
+        save_config(self.config, self.home.config)
+        self.big = write_lines(self.home.inbox / BIG, rows("first"))
+        write_lines(self.home.inbox / SMALL, rows("small", 3))
+
+    def deliver(self) -> Delivered:
+        return deliver_all(self.home, self.config)
+
+    def occurrences(self) -> dict[str, int]:
+        return dict(open_store(self.home).query("SELECT shard, count(*) FROM occurrences GROUP BY shard"))
+
+    def writings(self) -> set[str]:
+        """Return which writings of the big file its rows are from."""
+        query = "SELECT DISTINCT split_part(original_id, '-', 1) FROM occurrences WHERE shard = $shard"
+        return {name for (name,) in open_store(self.home).query(query, {"shard": BIG})}
+
+
+@pytest.fixture(params=[60_000, 10_000_000], ids=["in pieces", "whole"])
+def inbox(request: pytest.FixtureRequest, tmp_path: Path) -> Inbox:
+    return Inbox(tmp_path / "home", request.param)
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Do something when the reader has handed over its first rows."""
+
+    def arrange(do: Callable[[], None]) -> None:
+        original = PartWriter.add
+        waiting = [do]
+
+        def add(writer: PartWriter, table: object) -> int:
+            while waiting:
+                waiting.pop()()
+            return original(writer, table)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(PartWriter, "add", add)
+
+    return arrange
+
+
+def vanish(big: Path) -> None:
+    big.unlink()
+
+
+def truncate(big: Path) -> None:
+    os.truncate(big, big.stat().st_size // 3)
+
+
+def replace(big: Path) -> None:
+    """Put another file in its place, as a careful deliverer does."""
+    coming = write_lines(big.with_name("coming"), rows("second"))
+    os.utime(coming, (1_800_000_000, 1_800_000_000))
+    coming.replace(big)
+
+
+def overwrite(big: Path) -> None:
+    """Write other rows into the file itself."""
+    big.write_text("".join(json.dumps(row) + "\n" for row in rows("second")))
+
+
+@pytest.mark.parametrize("change", [vanish, truncate, replace, overwrite])
+def test_a_file_that_changes_while_it_is_read_gives_all_its_rows_or_none(
+    inbox: Inbox, meanwhile: Callable[[Callable[[], None]], None], change: Callable[[Path], None]
+) -> None:
+    meanwhile(lambda: change(inbox.big))
+    report = inbox.deliver()
+    assert inbox.occurrences()[SMALL] == 3
+    if BIG in inbox.occurrences():  # the file as it was, as its reader held it open
+        assert inbox.occurrences()[BIG] == ROWS and inbox.writings() == {"first"}
+    else:
+        (why,) = [*report.refused, *report.failed]
+        assert "big.jsonl" in why
+    assert problems(inbox.home) == []
+
+    inbox.deliver()  # what is there now is taken by the next
+    assert inbox.occurrences().get(BIG, 0) == (inbox.big.read_text().count("\n") if inbox.big.exists() else 0)
+    assert inbox.writings() == {vanish: set(), truncate: {"first"}}.get(change, {"second"})
+    assert not inbox.deliver().changed
+    assert problems(inbox.home) == []
+
+
+def test_rows_that_stand_stay_when_their_file_changes_while_it_is_read_again(
+    inbox: Inbox, meanwhile: Callable[[Callable[[], None]], None]
+) -> None:
+    inbox.deliver()
+    write_lines(inbox.big, rows("third", ROWS + 1))
+    meanwhile(lambda: truncate(inbox.big))
+    assert inbox.deliver().refused
+    assert inbox.writings() == {"first"} and inbox.occurrences()[BIG] == ROWS
+    assert problems(inbox.home) == []
