@@ -1,8 +1,8 @@
 """Several processes that deliver and judge at once: ``python concurrent_runs.py HOME PROCESSES SECONDS``.
 
 Each is forked from a process that has imported everything, opens the home's Dagster instance by itself, and executes
-runs of the ingest job (corpus and signals), one after the other, each of a delivery of its own. Prints what each did as
-JSON, a line a process.
+runs of the ingest job (corpus and signals), one after the other, each of a delivery of its own. Prints "ready" once all
+is imported, then what each process did as JSON, a line a process.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
 def main(home: str, processes: int, seconds: float) -> None:
     sys.path[:0] = [str(PROJECT)]
     import_everything()
+    print("ready", flush=True)
     children = {}
     for number in range(processes):
         reading, writing = os.pipe()

@@ -27,6 +27,13 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=ENVIRONMENT)
 
 
+def start_writers(home: Path, count: int, seconds: float) -> subprocess.Popen[str]:
+    """Start writers and return when they have begun."""
+    process = start("concurrent_runs.py", home, count, seconds)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
 def answers(process: subprocess.Popen[str], seconds: float) -> list[dict[str, Any]]:
     printed, _ = process.communicate(timeout=seconds)
     return [json.loads(line) for line in printed.splitlines()]
@@ -35,9 +42,9 @@ def answers(process: subprocess.Popen[str], seconds: float) -> list[dict[str, An
 def soak(root: Path, backend: str, seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what writers and readers say after writing and reading side by side."""
     home = make_tiny_home(root / "home", tiny_config(backend))
-    first = answers(start("concurrent_runs.py", home.root, 1, 0.01), 300)  # so that there is a file to open
+    first = answers(start_writers(home.root, 1, 0.01), 300)  # so that there is a file to open
     assert first == [{"runs": 1, "errors": []}]
-    writers = start("concurrent_runs.py", home.root, WRITERS, seconds)
+    writers = start_writers(home.root, WRITERS, seconds)
     readers = [start("published_reader.py", home.root, seconds, "again") for _ in range(READERS - KEEPERS)]
     readers += [start("published_reader.py", home.root, seconds + 5, "once") for _ in range(KEEPERS)]
     try:

@@ -123,13 +123,13 @@ def test_a_document_that_is_withdrawn_loses_its_judgements_and_the_digest_follow
     corpus = SmallCorpus(tmp_path / "one")
     corpus.write("web/a.jsonl", [{"text": text} for text in TEXTS])
     corpus.deliver()
-    corpus.judge()
+    corpus.judge_signals()
     add_takedowns(corpus.store, [make_demand("doc_id", str(doc_id(TEXTS[0])))])
-    corpus.judge()
+    corpus.judge_signals()
     without = SmallCorpus(tmp_path / "two")
     without.write("web/a.jsonl", [{"text": text} for text in TEXTS[1:]])
     without.deliver()
-    without.judge()
+    without.judge_signals()
     assert corpus.by_document() == without.by_document()
 
 
@@ -240,7 +240,7 @@ def test_the_pool_of_the_next_selection_has_no_withdrawn_document(tmp_path):
     add_takedowns(corpus.store, [make_demand("original_id", "w2")])
     corpus.write("web/b.jsonl", [{"text": TEXTS[2]}, {"text": "one more"}])
     corpus.deliver()
-    corpus.judge()
+    corpus.judge_signals()
     with corpus.store.write() as connection:
         ids = connection.execute("SELECT doc_id FROM documents").to_arrow_table()["doc_id"]
         count = len(ids)

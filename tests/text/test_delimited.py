@@ -111,7 +111,7 @@ def test_a_quote_inside_a_cell_is_only_a_character(tmp_path: Path) -> None:
         (b"text,caf\xe9\na,1\n", "invalid_utf8", "line 1, the header"),
         ("text,n\na,1\n".encode("utf-16"), "invalid_utf8", "iconv -f UTF-16"),
         ('"text,n\na,1\n', "invalid_csv", "never closed"),
-        (gzip.compress(b"text\na\n"), "unreadable_file", "add .gz to its name"),
+        (gzip.compress(b"text\na\n", mtime=0), "unreadable_file", "add .gz to its name"),
         ("x" * 400, "record_too_large", "the header"),
     ],
 )

@@ -236,13 +236,13 @@ def raw_deflate(body: bytes) -> bytes:
 
 LONG = b"some words of a page, " * 500
 CODINGS = {
-    "gzip": gzip.compress(LONG),
-    "GZIP": gzip.compress(LONG[:5000]) + gzip.compress(LONG[5000:]),
-    "x-gzip": gzip.compress(LONG),
+    "gzip": gzip.compress(LONG, mtime=0),
+    "GZIP": gzip.compress(LONG[:5000], mtime=0) + gzip.compress(LONG[5000:], mtime=0),
+    "x-gzip": gzip.compress(LONG, mtime=0),
     "deflate": zlib.compress(LONG),
     "deflate, identity": raw_deflate(LONG),
     "zstd": zstandard.compress(LONG),
-    "deflate, gzip": gzip.compress(zlib.compress(LONG)),
+    "deflate, gzip": gzip.compress(zlib.compress(LONG), mtime=0),
 }
 
 
@@ -275,8 +275,8 @@ def test_a_payload_that_is_decoded_already_is_taken_as_it_is(coding: str) -> Non
 @pytest.mark.parametrize(
     ("body", "header"),
     [
-        (gzip.compress(LONG)[:-9], "Content-Encoding: gzip"),
-        (gzip.compress(LONG)[:40] + b"garbage" * 20, "Content-Encoding: gzip"),
+        (gzip.compress(LONG, mtime=0)[:-9], "Content-Encoding: gzip"),
+        (gzip.compress(LONG, mtime=0)[:40] + b"garbage" * 20, "Content-Encoding: gzip"),
         (zlib.compress(LONG)[:-9], "Content-Encoding: deflate"),
         (zstandard.compress(LONG)[:-9], "Content-Encoding: zstd"),
         (b"\x0b\x00nonsense" * 9, "Content-Encoding: br"),
@@ -478,7 +478,7 @@ def test_neither_batches_nor_blocks_change_a_result(batch_bytes: int, block: int
 
 
 def test_a_corrupt_member_ends_the_reading_there() -> None:
-    members = [gzip.compress(part) for part in FILE]
+    members = [gzip.compress(part, mtime=0) for part in FILE]
     members[2] = members[2][:20] + b"\xff" * 30 + members[2][50:]
     rows, quarantined, reader = read(b"".join(members), "a.warc.gz")
     assert rows == WHOLE[:1] and [row.reason for row in quarantined] == ["truncated_stream"] and not reader.failed

@@ -25,8 +25,10 @@ from winnow.home import Home
 from winnow.stages.progress import EVERY_SECONDS, Progress
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
 from winnow.store.store import Store
+from winnow.text.deliveries import DeliveredFile
 from winnow.text.drift import FieldTypes
-from winnow.text.locations import scheme_of
+from winnow.text.formats import WHOLE
+from winnow.text.locations import is_remote, scheme_of
 from winnow.text.planning import Piece, Plan, Task
 from winnow.text.quarantine import Quarantined
 from winnow.text.readers import ShardReader
@@ -187,6 +189,8 @@ def _read_piece(piece: Piece, rows: _Rows, moved: Callable[[int, int, int], None
             now = (reader.records - reader.quarantined, reader.quarantined, reader.consumed)
             moved(*(new - old for new, old in zip(now, before, strict=True)))
             before = now
+        if piece.span != WHOLE:
+            _require_unchanged(file)
     except UnavailableError as error:
         unavailable = str(error)
     moved(0, 0, reader.consumed - before[2])
@@ -201,6 +205,18 @@ def _read_piece(piece: Piece, rows: _Rows, moved: Callable[[int, int, int], None
         reader.bytes,
         unavailable=unavailable,
     )
+
+
+def _require_unchanged(file: DeliveredFile) -> None:
+    """Raise :class:`UnavailableError` unless a local file still is what was cut: each of its pieces is opened anew."""
+    if is_remote(file.path):
+        return
+    try:
+        status = os.stat(file.path)
+    except OSError as error:
+        raise UnavailableError(file.path, error) from error
+    if (status.st_size, status.st_mtime_ns) != file.fingerprint:
+        raise UnavailableError(file.path, "the file changed while it was read")
 
 
 def _owned(documents: pa.Table, shard: str, source: str) -> pa.Table:

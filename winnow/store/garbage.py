@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from winnow.errors import UserError
+from winnow.store.backends import open_waiting
+from winnow.store.lake import LakeBackend
 from winnow.store.storage import LocalStorage
 from winnow.store.store import Connection, Store, get_meta, load
 
@@ -78,7 +80,7 @@ def collect_garbage(store: Store, keep_days: float | None = None, dry_run: bool 
         if scores and not dry_run:
             with store.write() as connection:
                 _unlist(connection, scores)
-        return [*_parts(store, before, dry_run, scores), *removed]
+        return [*_parts(store, before, dry_run, scores), *_lake_files(store, before, dry_run), *removed]
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
@@ -134,6 +136,35 @@ def _only_checkpoint(store: Store, part: str) -> str | None:
 def _unlist(connection: Connection, parts: Sequence[str]) -> None:
     load(connection, "unlisted", pa.table({"part": pa.array(parts, pa.string())}))
     connection.execute("DELETE FROM parts WHERE kind = 'scores' AND part IN (SELECT part FROM unlisted)")
+
+
+def _lake_files(store: Store, before: float, dry_run: bool) -> Iterator[Removed]:
+    """Let a lake forget its own old snapshots, and remove the files that it let go of before ``before``.
+
+    What it lets go of now is removed by a later collection: somebody may still read it.
+    """
+    if not isinstance(store.backend, LakeBackend):
+        return
+    old = f"'lake', older_than => TIMESTAMPTZ '{datetime.fromtimestamp(before, UTC).isoformat()}'"
+    with (
+        store.backend.turn(store.settings.lock_wait_seconds),
+        closing(open_waiting(store.backend, dry_run, store.settings.lock_wait_seconds)) as connection,
+    ):
+        if not dry_run:
+            connection.execute(f"CALL ducklake_expire_snapshots({old})")
+        unneeded = connection.execute(f"CALL ducklake_cleanup_old_files({old}, dry_run => true)").fetchall()
+        found = [Removed("file of the lake", path, _size(path)) for (path, *_) in unneeded]
+        if found and not dry_run:
+            connection.execute(f"CALL ducklake_cleanup_old_files({old})")
+    yield from found
+
+
+def _size(path: str) -> int:
+    """Return the bytes of a local file; 0 for one that is elsewhere."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 # -- temporaries ------------------------------------------------------------------------------------------------------

@@ -85,21 +85,10 @@ class RecordReader:
             record = remaining(record, self._fields)
         if type(text) is not str or not text or text.isspace() or "\0" in text:
             return None
-        if original_id is not None and (type(original_id) is not str or "\0" in original_id):
-            to_text = _TO_TEXT.get(type(original_id))
-            if to_text is None:
-                return None
-            original_id = to_text(original_id)
-        if url is not None and (type(url) is not str or "\0" in url):
-            to_text = _TO_TEXT.get(type(url))
-            if to_text is None:
-                return None
-            url = to_text(url)
-        if date is not None and (type(date) is not str or "\0" in date):
-            to_text = _TO_TEXT.get(type(date))
-            if to_text is None:
-                return None
-            date = to_text(date)
+        try:
+            original_id, url, date = _short(original_id), _short(url), _short(date)
+        except KeyError:  # of another type
+            return None
         if not record:
             metadata = b"{}"
         elif small or plan.containers:
@@ -150,6 +139,13 @@ def _floats(value: Any) -> list[float]:
 _TO_TEXT: dict[type, Callable[[Any], str | None]] = {str: as_text, int: str, type(MISSING): as_text}
 
 
+def _short(value: Any) -> str | None:
+    """Return an id, a URL or a date as it is stored. Raises ``KeyError`` for what is neither string nor integer."""
+    if value is None or (type(value) is str and "\0" not in value):
+        return value
+    return _TO_TEXT[type(value)](value)
+
+
 class BlockBuilder:
     """Gather documents in a file's order, and make one :class:`Block` of them."""
 
@@ -158,28 +154,14 @@ class BlockBuilder:
 
     def _clear(self) -> None:
         self._rows: list[int] = []
-        # Each text is laid behind the one before at once, while it is in the processor's cache, and wrapped as it lies.
-        self._texts, self._text_ends = bytearray(), [0]
-        self._original_ids: list[str | None] = []
-        self._urls: list[str | None] = []
-        self._dates: list[str | None] = []
-        self._metadata, self._metadata_ends = bytearray(), [0]
-
-    @property
-    def size(self) -> int:
+        self._columns: list[Columns] = []
+        self.size = 0
         """Bytes of text and metadata gathered."""
-        return self._text_ends[-1] + self._metadata_ends[-1]
 
     def add(self, row: int, columns: Columns) -> None:
-        text, original_id, url, date, metadata = columns
         self._rows.append(row)
-        self._texts += text
-        self._text_ends.append(len(self._texts))
-        self._original_ids.append(original_id)
-        self._urls.append(url)
-        self._dates.append(date)
-        self._metadata += metadata
-        self._metadata_ends.append(len(self._metadata))
+        self._columns.append(columns)
+        self.size += len(columns[0]) + len(columns[4])
 
     def add_document(self, document: Document) -> None:
         row, utf8, _, original_id, url, date, metadata = document
@@ -187,18 +169,21 @@ class BlockBuilder:
 
     def take(self) -> Block:
         """Return what was gathered (at least one document), and start anew."""
+        texts, original_ids, urls, dates, metadata = zip(*self._columns, strict=True)
         block = Block(
             np.array(self._rows, np.int64),
-            _wrap(pa.LargeStringArray, np.int64, self._text_ends, self._texts),
-            pa.array(self._original_ids, pa.string()),
-            pa.array(self._urls, pa.string()),
-            pa.array(self._dates, pa.string()),
-            _wrap(pa.StringArray, np.int32, self._metadata_ends, self._metadata),
+            _wrap(pa.LargeStringArray, np.int64, texts),
+            pa.array(original_ids, pa.string()),
+            pa.array(urls, pa.string()),
+            pa.array(dates, pa.string()),
+            _wrap(pa.StringArray, np.int32, metadata),
         )
         self._clear()
         return block
 
 
-def _wrap(kind: Any, offset: type, ends: list[int], data: bytearray) -> pa.Array:
-    offsets: np.ndarray = np.array(ends, offset)
-    return kind.from_buffers(len(ends) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
+def _wrap(kind: Any, offset: type, values: tuple[bytes, ...]) -> pa.Array:
+    """Return UTF-8 as an array of strings, without encoding it once more."""
+    offsets: np.ndarray = np.zeros(len(values) + 1, offset)
+    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])
+    return kind.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(values)))

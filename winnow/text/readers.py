@@ -172,7 +172,7 @@ class ShardReader:
                 raise FileFailedError(_unreadable("it is a folder or a device; give only files such a name"))
             opened = open_binary(path)
         except OSError as error:
-            if is_remote(path):
+            if is_remote(path) or self.span != WHOLE:  # it was there when it was cut
                 raise UnavailableError(path, error) from error
             why = f"{error.strerror or error}; check that it is there and may be read"
             raise FileFailedError(_unreadable(why)) from error
