@@ -58,14 +58,14 @@ class Source(Section):
     priority: int = 0
     format: str = ""
     separator: str = ""
-    delimiter: Annotated[str, Field(max_length=1)] = ""
+    delimiter: Annotated[str, Field(pattern=r"^[\t -!#-~]?$")] = ""
     html: Literal["resiliparse", "trafilatura", "text"] = "resiliparse"
     normalization: list[Literal["nfc", "mojibake", "line_ends", "control_characters"]] = []
     schema_drift: Literal["stop", "allow"] = "stop"
 
 
 class Corpus(Section):
-    """What is read and how; ``max_*`` bound one record or file, the rest says how the work is cut and changes no result.
+    """What is read and how; ``max_*`` bound one record or file; how the work is cut changes no result.
 
     ``max_expansion`` and ``max_decompressed_bytes`` stop decompression bombs. A file over ``shard_bytes`` is read in
     pieces by several workers where its format allows, small ones are read together; a delivery holds about

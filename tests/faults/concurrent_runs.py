@@ -40,7 +40,7 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
     errors: list[str] = []
     while time.monotonic() < end and not errors:
         source = f"writer{number}"
-        write_lines(home.inbox / source / f"{done}.jsonl", batch(f"{source}-{done}", 10))
+        write_lines(home.inbox / source / f"{done}.jsonl", batch(f"{source}-{done}-{seconds}", 10))
         if done % 3 == 2:  # and one that changes
             write_lines(home.inbox / source / "0.jsonl", batch(f"{source}-{done}-changed", 8))
         mine = tuple(file for file in scan(home, config.corpus) if file.source == source)

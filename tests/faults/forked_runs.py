@@ -18,7 +18,7 @@ class ForkServer:
     """A fork server in a process of its own; ``steps`` are (job, step, assets) of the code location, in order."""
 
     def __init__(self) -> None:
-        one_thread = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         command = [sys.executable, str(Path(__file__).with_name("fork_server.py"))]
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT,

@@ -1,4 +1,4 @@
-"""A user's process that queries the published file: ``python published_reader.py HOME SECONDS again|once``.
+"""A user's process that queries the published file until its input ends: ``python published_reader.py HOME again|once``.
 
 ``again`` opens the file by its name over and over; ``once`` keeps one connection, which must show one state to the end.
 It prints what it saw as JSON. Nothing but DuckDB touches the file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import duckdb
 from wholeness import published_problems
 
-PAUSE = 0.05
+PAUSE = 0.1
 
 
 def look(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
@@ -31,14 +32,15 @@ def look(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:
     return generation, str(everything)
 
 
-def read(path: Path, seconds: float, again: bool) -> dict[str, Any]:
-    end = time.monotonic() + seconds
+def read(path: Path, again: bool) -> dict[str, Any]:
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     seen: dict[int, str] = {}
     problems: list[str] = []
     reads = last = 0
     slowest = 0.0
     connection = None
-    while time.monotonic() < end and not problems:
+    while not over.wait(PAUSE) and not problems:
         began = time.monotonic()
         if connection is None:
             connection = duckdb.connect(path, read_only=True)
@@ -56,13 +58,12 @@ def read(path: Path, seconds: float, again: bool) -> dict[str, Any]:
             connection.close()
             connection = None
         slowest = max(slowest, time.monotonic() - began)
-        time.sleep(PAUSE)
     return {"reads": reads, "states": len(seen), "last": last, "slowest": slowest, "problems": problems}
 
 
 if __name__ == "__main__":
     try:
-        found = read(Path(sys.argv[1]) / "winnow.duckdb", float(sys.argv[2]), sys.argv[3] == "again")
+        found = read(Path(sys.argv[1]) / "winnow.duckdb", sys.argv[2] == "again")
     except Exception as error:
         found = {"reads": 0, "states": 0, "last": 0, "slowest": 0, "problems": [f"{type(error).__name__}: {error}"]}
     print(json.dumps(found))

@@ -12,7 +12,7 @@ import pytest
 
 import definitions
 from resources import runs
-from resources.runs import burying, bury_dead_runs
+from resources.runs import bury_dead_runs, burying
 from sensors.jobs import active_runs
 from winnow.home import Home
 

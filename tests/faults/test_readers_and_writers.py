@@ -24,7 +24,9 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=ENVIRONMENT)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=ENVIRONMENT
+    )
 
 
 def start_writers(home: Path, count: int, seconds: float) -> subprocess.Popen[str]:
@@ -45,11 +47,11 @@ def soak(root: Path, backend: str, seconds: float) -> tuple[list[dict[str, Any]]
     first = answers(start_writers(home.root, 1, 0.01), 300)  # so that there is a file to open
     assert first == [{"runs": 1, "errors": []}]
     writers = start_writers(home.root, WRITERS, seconds)
-    readers = [start("published_reader.py", home.root, seconds, "again") for _ in range(READERS - KEEPERS)]
-    readers += [start("published_reader.py", home.root, seconds + 5, "once") for _ in range(KEEPERS)]
+    readers = [start("published_reader.py", home.root, "again") for _ in range(READERS - KEEPERS)]
+    readers += [start("published_reader.py", home.root, "once") for _ in range(KEEPERS)]
     try:
-        read = [found for reader in readers for found in answers(reader, seconds + 300)]
-        written = answers(writers, 300)
+        written = answers(writers, seconds + 300)
+        read = [found for reader in readers for found in answers(reader, 60)]  # which ends their input
     finally:
         for process in (writers, *readers):
             process.kill()

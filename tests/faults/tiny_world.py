@@ -30,9 +30,79 @@ from winnow.store.stage import Stage
 from winnow.store.store import Store
 from winnow.text.deliveries import plan, scan
 
-ONSETS = "b br c ch d f fl g gr h l m n p pl r s sh st t tr v w".split()
-RHYMES = "ade ail ame ane ark art ead eal eam ear eed ell end ent ight ill ind ing ock oil old ond ook oon ound ust".split()
-SMALL_WORDS = "the of and to that with have be in it is was for on as at by from".split()
+ONSETS = [
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "r",
+    "s",
+    "sh",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+]
+RHYMES = [
+    "ade",
+    "ail",
+    "ame",
+    "ane",
+    "ark",
+    "art",
+    "ead",
+    "eal",
+    "eam",
+    "ear",
+    "eed",
+    "ell",
+    "end",
+    "ent",
+    "ight",
+    "ill",
+    "ind",
+    "ing",
+    "ock",
+    "oil",
+    "old",
+    "ond",
+    "ook",
+    "oon",
+    "ound",
+    "ust",
+]
+SMALL_WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "that",
+    "with",
+    "have",
+    "be",
+    "in",
+    "it",
+    "is",
+    "was",
+    "for",
+    "on",
+    "as",
+    "at",
+    "by",
+    "from",
+]
 CLOSED_AT = 1_700_000_000
 """Every file has the same age, so that two worlds deliver the same fingerprints."""
 
@@ -133,7 +203,7 @@ def make_tiny_encoder(folder: Path) -> Path:
 
     words = sorted({word.strip(".").lower() for word in sentences("words", 60).split()})
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 - no password
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]

@@ -216,7 +216,9 @@ def files(home: Home) -> dict[str, str]:
     store = store_of(home)
     with store.read() as connection:
         live = live_parts(connection)
-    wanted = [store.part_path(kind, part) for kind, parts in live.items() for part in parts if not kind.startswith(SNAPSHOT)]
+    wanted = [
+        store.part_path(kind, part) for kind, parts in live.items() for part in parts if not kind.startswith(SNAPSHOT)
+    ]
     for folder in (home.manifests, home.artifacts, home.checkpoints):
         wanted += [path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)]
     return {path.relative_to(home.root).as_posix(): _digest(path) for path in sorted(wanted)}

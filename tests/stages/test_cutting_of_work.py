@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def fill(corpus: SmallCorpus) -> None:
     corpus.write("web/big.jsonl", lines)
     corpus.write("web/failing.jsonl", [{"text": "kept by nobody"} for _ in range(50)] + [BROKEN] * 20)
     for number in range(6):
-        corpus.write(f"books/{number}.jsonl", [{"text": f"document {number + 4} xxxx"}, {"text": f"only here {number}"}])
+        corpus.write(
+            f"books/{number}.jsonl", [{"text": f"document {number + 4} xxxx"}, {"text": f"only here {number}"}]
+        )
 
 
 def corpus_with(tmp_path: Path, name: str, **settings: int) -> SmallCorpus:
@@ -135,7 +138,7 @@ def test_small_files_are_read_together_and_big_ones_in_pieces(tmp_path):
     assert big == [("web/big.jsonl", number) for number in range(len(big))]
     assert len(big) > 3
     spans = made.cuts["web/big.jsonl"].spans
-    assert spans[0].start == 0 and all(a.end == b.start for a, b in zip(spans[:-1], spans[1:], strict=True))
+    assert spans[0].start == 0 and all(a.end == b.start for a, b in itertools.pairwise(spans))
 
 
 def test_a_file_that_vanishes_before_it_is_cut_is_left_to_its_reader(tmp_path, monkeypatch):

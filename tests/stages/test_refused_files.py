@@ -78,7 +78,10 @@ def test_a_source_may_allow_drift(tmp_path):
     corpus.write("a/1.jsonl", [{"text": "one", "score": 1}])
     corpus.write("a/2.jsonl", [{"text": "two", "score": "x"}])
     assert corpus.deliver().refused == []
-    assert corpus.store.query("SELECT metadata FROM occurrences ORDER BY shard") == [('{"score":1}',), ('{"score":"x"}',)]
+    assert corpus.store.query("SELECT metadata FROM occurrences ORDER BY shard") == [
+        ('{"score":1}',),
+        ('{"score":"x"}',),
+    ]
 
 
 def test_mapped_fields_may_change_their_type_as_they_become_text(corpus):

@@ -71,7 +71,9 @@ def test_a_field_that_a_source_mixes_itself_takes_any_part_of_the_mixture() -> N
 
 
 @given(types, types)
-def test_contradiction_does_not_depend_on_which_shard_came_first(a: dict[str, set[str]], b: dict[str, set[str]]) -> None:
+def test_contradiction_does_not_depend_on_which_shard_came_first(
+    a: dict[str, set[str]], b: dict[str, set[str]]
+) -> None:
     assert contradictions(FieldTypes(a), FieldTypes(b)) == contradictions(FieldTypes(b), FieldTypes(a))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 from hypothesis import given
@@ -46,7 +47,7 @@ def test_pieces_merge_into_the_whole(
     module.MAX_QUARANTINE_ROWS = 5
     try:
         whole, merged = counted(items), Tally()
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in itertools.pairwise(bounds):
             merged.merge(counted(items[start:end]))
         assert merged == whole
         limits = Limits(max_bad_records=max_bad, max_bad_fraction=fraction)

@@ -56,20 +56,24 @@ def next_version(root: Path) -> str:
     return f"v{int(versions[-1][1:]) + 1 if versions else 1:04d}"
 
 
-def write_manifest(manifest: Manifest, root: Path) -> Path:
+def write_manifest(manifest: Manifest, root: Path, unlisted: bool = False) -> Path:
     """Write ``root/vNNNN`` atomically and return it.
 
-    Whoever looks sees no folder or a whole one. A version that is there already with the same digest is left as it is.
-    Raises :class:`UserError` when it is there with another, or when the version is no ``vNNNN``.
+    Whoever looks sees no folder or a whole one. A version that is there already with the same digest is left as it is,
+    or, where no store lists it yet (``unlisted``: a run was killed), written anew with what this run records of itself.
+    Raises :class:`UserError` when it is there with another digest, or when the version is no ``vNNNN``.
     """
     if not VERSION.fullmatch(manifest.version):
         raise UserError(f"manifest version '{manifest.version}': expected v and at least four digits, as in v0001")
     folder = root / manifest.version
     if folder.exists():
         there = _load_record(folder)["digest"]
-        if there == manifest.digest:
+        if there != manifest.digest:
+            raise UserError(
+                f"{folder}: holds another manifest ({there}); manifests never change, take the next version"
+            )
+        if not unlisted:
             return folder
-        raise UserError(f"{folder}: holds another manifest ({there}); manifests never change, take the next version")
     root.mkdir(parents=True, exist_ok=True)
     partial = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
     partial.mkdir()
@@ -81,6 +85,10 @@ def write_manifest(manifest: Manifest, root: Path) -> Path:
         (partial / RECORD_FILE).write_text(text, encoding="utf-8")
         for path in (partial / ROWS_FILE, partial / RECORD_FILE, partial):
             _sync(path)
+        if folder.exists():
+            old = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
+            folder.replace(old)
+            shutil.rmtree(old, ignore_errors=True)
         partial.replace(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

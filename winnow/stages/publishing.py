@@ -108,7 +108,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     made_at = now()
     with committing_snapshot(store, version, parts, made_at) as (connection, snapshot):
         manifest = replace(manifest, version=version, snapshot=snapshot.digests)
-        folder = write_manifest(manifest, store.home.manifests)
+        folder = write_manifest(manifest, store.home.manifests, unlisted=True)
         insert_row(
             connection,
             "manifests",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from winnow.config import Store as StoreSettings
+from winnow.errors import UserError
 from winnow.home import Home
 from winnow.stages.progress import EVERY_SECONDS, Progress
 from winnow.store.parts import Part, PartWriter, arrow_schema, conform
@@ -35,8 +37,8 @@ from winnow.text.readers import ShardReader
 from winnow.text.tally import Tally
 from winnow.text.watched import UnavailableError
 
-OCCURRENCES = [name for name in arrow_schema("occurrences").names]
-TEXTS = [name for name in arrow_schema("texts").names]
+OCCURRENCES = list(arrow_schema("occurrences").names)
+TEXTS = list(arrow_schema("texts").names)
 
 
 @dataclass
@@ -69,8 +71,9 @@ class Counters:
             for index, amount in enumerate((documents, quarantined, consumed)):
                 self.values[index] += amount
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(list(self.values))
+    def now(self) -> tuple[int, int, int]:
+        documents, quarantined, consumed = self.values
+        return documents, quarantined, consumed
 
 
 def read_all(
@@ -78,8 +81,8 @@ def read_all(
 ) -> list[Read]:
     """Read every task of a plan, spooling below ``folder``; the results come in the order of the plan.
 
-    ``workers`` processes at most (0: a core each); one task, or one worker, is read in this process, and so is what only
-    this process has (``memory://``).
+    ``workers`` processes at most (0: a core each); one task, or one worker, is read in this process, and so is what
+    only this process has (``memory://``).
     """
     folder.mkdir(parents=True, exist_ok=True)
     count = min(workers or len(os.sched_getaffinity(0)), len(plan.tasks))
@@ -89,7 +92,7 @@ def read_all(
         results = []
         for number, task in enumerate(plan.tasks):
             results += read_task(task, number, home, settings, folder, counters, progress)
-        progress.update(*counters, final=True)
+        progress.update(*counters.now(), final=True)
         return results
     return _read_in_processes(plan, home, settings, folder, count, progress)
 
@@ -115,11 +118,16 @@ def _read_in_processes(
                 done, _ = wait(waiting, EVERY_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     results[waiting.pop(future)] = future.result()
-                progress.update(*counters)
+                progress.update(*counters.now())
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that reads files was killed, perhaps for want of memory: lower corpus.workers or "
+                "corpus.batch_bytes, and run again; nothing was written"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    progress.update(*counters, final=True)
+    progress.update(*counters.now(), final=True)
     return [read for number in sorted(results) for read in results[number]]
 
 
@@ -162,7 +170,7 @@ def read_task(
     def moved(documents: int, quarantined: int, consumed: int) -> None:
         counters.add(documents, quarantined, consumed)
         if progress:
-            progress.update(*counters)
+            progress.update(*counters.now())
 
     try:
         for piece in task.pieces:
@@ -212,7 +220,7 @@ def _require_unchanged(file: DeliveredFile) -> None:
     if is_remote(file.path):
         return
     try:
-        status = os.stat(file.path)
+        status = Path(file.path).stat()
     except OSError as error:
         raise UnavailableError(file.path, error) from error
     if (status.st_size, status.st_mtime_ns) != file.fingerprint:
@@ -229,9 +237,9 @@ def _owned(documents: pa.Table, shard: str, source: str) -> pa.Table:
 class _Rows:
     """The rows of a task's pieces on their way into a spool of occurrences and into text parts.
 
-    ``held``: a piece may still fail, so its rows wait (in memory, over a bound on disk) until it has ended well. Those of
-    a task with one piece are written at once; if it fails, what was written is listed nowhere. ``holders`` gives, for
-    each piece, the numbers of the parts that hold its texts.
+    ``held``: a piece may still fail, so its rows wait (in memory, over a bound on disk) until it has ended well. Those
+    of a task with one piece are written at once; if it fails, what was written is listed nowhere. ``holders`` gives,
+    for each piece, the numbers of the parts that hold its texts.
     """
 
     HELD_BYTES = 32 * 2**20

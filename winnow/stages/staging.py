@@ -139,9 +139,9 @@ def _contradiction(file: ReadFile, shards: Mapping[str, FieldTypes], source: Sou
     )
     everything = sorted({*types.types, *file.fields.types})
     return (
-        f"{file.file.path}: field {', '.join(repr(name) for name in names)} has another type than in {other} of the same "
-        f"source. This file: {described(file.fields, everything)}. {other}: {described(types, everything)}. Mend the "
-        f"file, give it a folder (a source) of its own, or set schema_drift = \"allow\" for source '{file.file.source}'"
+        f"{file.file.path}: field {', '.join(repr(name) for name in names)} has another type than in {other} of the "
+        f"same source. This file: {described(file.fields, everything)}. {other}: {described(types, everything)}. "
+        f"Mend the file, give it a folder (a source) of its own, or set schema_drift = \"allow\" for source '{file.file.source}'"
     )
 
 

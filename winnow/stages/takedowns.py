@@ -91,7 +91,7 @@ def withdraw(connection: Connection) -> int:
     )
     connection.execute(
         "INSERT INTO quarantine BY NAME SELECT m.*, 'withdrawn' AS reason, detail, '' AS excerpt, 1 AS records"
-        f" FROM moving m JOIN ({DETAILS}) USING (doc_id)"
+        f" FROM moving m JOIN ({DETAILS}) USING (doc_id)"  # noqa: S608
     )
     connection.execute("DELETE FROM occurrences WHERE doc_id IN (SELECT doc_id FROM moving)")
     connection.execute(

@@ -146,7 +146,7 @@ def _hash_live(store: Store, rows: pa.Table) -> Hashed:
 
 
 def _forget_moved(connection: Connection) -> int:
-    """Drop the documents that moved, with all their judgements; return how many. None of them has an occurrence left."""
+    """Drop the documents that moved, with all their judgements; return how many: none has an occurrence left."""
     load(connection, "priorities", pa.schema([("source", pa.string()), ("priority", pa.int64())]).empty_table())
     connection.execute("CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM moving")
     return derive_documents(connection)[1] if count_rows(connection, "touched") else 0

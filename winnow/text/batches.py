@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -130,7 +132,7 @@ def _measure(texts: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
     raw = memoryview(data) if data is not None else memoryview(b"")
     digest = xxhash.xxh3_128_digest
     bounds = offsets.tolist()
-    ids = [digest(raw[start:end]) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    ids = [digest(raw[start:end]) for start, end in pairwise(bounds)]
     words = count_words(np.frombuffer(raw, np.uint8), np.ascontiguousarray(offsets))
     characters = pc.utf8_length(texts).cast(pa.int64())
     return ids_from_bytes(b"".join(ids)), pa.array(np.diff(offsets), pa.int64()), pa.array(words), characters

@@ -19,7 +19,7 @@ class UnavailableError(Exception):
         self.path = path
 
 
-class Watched(io.RawIOBase, BinaryIO):  # type: ignore[misc]
+class Watched(io.RawIOBase, BinaryIO):
     """A binary file whose failing reads raise :class:`UnavailableError`, which no reader mistakes for a bad record.
 
     ``error`` keeps the first failure: a library in between may have swallowed it, so ask :meth:`check` at the end.

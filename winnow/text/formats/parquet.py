@@ -26,8 +26,8 @@ class Parquet(Format):
     """Parquet files; a span counts row groups.
 
     Each row is a document or a quarantine row, ``row`` counts them over all row groups; the rows of a row group after a
-    corrupt page are one quarantine row, the next group is read. Memory holds the decoded rows of a few MiB and the pages being decoded, whose
-    size the file's writer chose.
+    corrupt page are one quarantine row, the next group is read. Memory holds the decoded rows of a few MiB and the
+    pages being decoded, whose size the file's writer chose.
     """
 
     suffixes = {".parquet": "parquet", ".pq": "parquet"}  # noqa: RUF012
