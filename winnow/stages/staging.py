@@ -138,10 +138,12 @@ def _contradiction(file: ReadFile, shards: Mapping[str, FieldTypes], source: Sou
         (shard, types) for shard, types in sorted(shards.items()) if contradictions(types, file.fields, mapped)
     )
     everything = sorted({*types.types, *file.fields.types})
+    differing = ", ".join(repr(name) for name in names)
     return (
-        f"{file.file.path}: field {', '.join(repr(name) for name in names)} has another type than in {other} of the "
-        f"same source. This file: {described(file.fields, everything)}. {other}: {described(types, everything)}. "
-        f"Mend the file, give it a folder (a source) of its own, or set schema_drift = \"allow\" for source '{file.file.source}'"
+        f"{file.file.path}: field {differing} has another type than in {other} of the same source. "
+        f"This file: {described(file.fields, everything)}. {other}: {described(types, everything)}. "
+        "Mend the file, give it a folder (a source) of its own, "
+        f"or set schema_drift = \"allow\" for source '{file.file.source}'"
     )
 
 

@@ -90,8 +90,8 @@ def withdraw(connection: Connection) -> int:
         " SEMI JOIN withdrawn USING (doc_id)"
     )
     connection.execute(
-        "INSERT INTO quarantine BY NAME SELECT m.*, 'withdrawn' AS reason, detail, '' AS excerpt, 1 AS records"
-        f" FROM moving m JOIN ({DETAILS}) USING (doc_id)"  # noqa: S608
+        "INSERT INTO quarantine BY NAME SELECT m.*, 'withdrawn' AS reason, detail, '' AS excerpt, 1 AS records"  # noqa: S608
+        f" FROM moving m JOIN ({DETAILS}) USING (doc_id)"
     )
     connection.execute("DELETE FROM occurrences WHERE doc_id IN (SELECT doc_id FROM moving)")
     connection.execute(
