@@ -6,7 +6,7 @@ export WINNOW_HOME
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo run ui test check format clean clean-home install
+.PHONY: demo run ui test test-faults check format clean clean-home install
 
 install: $(STAMP)
 
@@ -27,6 +27,9 @@ ui: $(STAMP) ## Dagster's UI and the sensors on http://127.0.0.1:3000
 
 test: $(STAMP) ## all tests, a file a worker
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-faults: $(STAMP) ## 2,000 kills and five minutes of readers and writers (WINNOW_FAULT_KILLS, WINNOW_SOAK_SECONDS)
+	WINNOW_FAULTS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p no:xdist -v tests/faults $(ARGS)
 
 check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .

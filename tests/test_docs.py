@@ -49,7 +49,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 def queries(page: Path) -> list[str]:
     """Return the SQL of a page: its blocks and what it hands to ``winnow sql``."""
-    return fences(page, "sql") + [words[words.index("sql") + 1] for words in commands(page) if "sql" in words[:-1]]
+    asked = [words for words in commands(page) if "sql" in words[:-1] and parses(words)]
+    return fences(page, "sql") + [parser().parse_args(words).query for words in asked]
 
 
 def anchors(page: Path) -> set[str]:

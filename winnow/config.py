@@ -43,8 +43,7 @@ class Location(Section):
 class Source(Section):
     """How to read one source ("" = the source has no such field); of equal copies the smaller priority is canonical.
 
-    A field's name with dots leads into nested objects or columns. ``metadata``: the other fields to keep (all unless
-    named). ``format`` reads every file of the source as that format whatever its suffix. ``separator`` cuts a plain
+    A field's name with dots leads into nested objects or columns. ``metadata``: the other fields to keep (``*``: all). ``format`` reads every file of the source as that format whatever its suffix. ``separator`` cuts a plain
     text file into documents. ``delimiter`` is that of CSV ("": comma, or tab in ``.tsv``). ``html`` names the extractor
     for WARC responses. ``normalization`` is done in the order of ``winnow/text/normalize.py``, whatever the order here.
     ``schema_drift``: ``stop`` refuses shards whose fields change their type, ``allow`` keeps both.
@@ -54,7 +53,7 @@ class Source(Section):
     id_field: str = "id"
     url_field: str = "url"
     date_field: str = "date"
-    metadata: list[str] | None = None
+    metadata: list[str] = ["*"]
     priority: int = 0
     format: str = ""
     separator: str = ""
@@ -79,7 +78,7 @@ class Corpus(Section):
     max_bad_records: Annotated[int, Field(ge=0)] = 10
     max_expansion: Annotated[float, Field(ge=1)] = 1000.0
     max_decompressed_bytes: Count = 2**40
-    shard_bytes: Count = 256 * 2**20
+    shard_bytes: Count = 64 * 2**20
     delivery_bytes: Count = 16 * 2**30
     batch_bytes: Count = 16 * 2**20
     workers: Annotated[int, Field(ge=0)] = 0

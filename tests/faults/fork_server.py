@@ -35,10 +35,11 @@ HEAVY = (
 class Request:
     """A run of ``job`` on ``home`` for the assets named (all stages of all jobs when ``job`` is empty).
 
-    ``during`` names the step in which to kill: ``planning`` before the first, ``publish`` after the last. ``wait``: kill
-    so many seconds after it began. ``moment`` (name, n, ``before`` or ``after``): kill at its n-th durable moment of that
-    name, or of any without a name (1-based, see :func:`watch_durable_moments`). ``alone``: kill the main process and not
-    its whole group, as the memory killer does; a moment always does. ``limit``: a run that takes longer hangs.
+    ``during`` names the step in which to kill: ``planning`` before the first, ``publish`` after the last. ``wait``:
+    kill so many seconds after it began. ``moment`` (name, n, ``before`` or ``after``): kill at its n-th durable moment
+    of that name, or of any without a name (1-based, see :func:`watch_durable_moments`). ``alone``: kill the main
+    process and not its whole group, as the memory killer does; a moment always does. ``limit``: a run that takes
+    longer hangs.
     """
 
     home: str
@@ -105,7 +106,7 @@ def plan() -> list[tuple[str, str, list[str]]]:
     return steps
 
 
-# -- in the child -------------------------------------------------------------------------------------------------------
+# -- in the child -----------------------------------------------------------------------------------------------------
 
 
 class Steps:
@@ -218,7 +219,7 @@ def child(request: Request, pipe: int) -> None:
         os._exit(0)
 
 
-# -- in the server ------------------------------------------------------------------------------------------------------
+# -- in the server ----------------------------------------------------------------------------------------------------
 
 
 def run(request: Request) -> Answer:

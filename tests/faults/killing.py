@@ -11,9 +11,10 @@ from pathlib import Path
 
 from fork_server import Answer
 from forked_runs import ForkServer
-from tiny_world import make_tiny_home, tiny_config
+from tiny_world import make_tiny_home
 from wholeness import differences, files, problems, state
 
+from winnow.config import Config
 from winnow.home import Home
 from winnow.store.parts import SNAPSHOT
 
@@ -51,8 +52,8 @@ class Campaign:
     or file that differs at the end.
     """
 
-    def __init__(self, root: Path, server: ForkServer, encoder: Path, seed: int, backend: str = "file") -> None:
-        self.root, self.server, self.encoder, self.seed, self.backend = root, server, encoder, seed, backend
+    def __init__(self, root: Path, server: ForkServer, config: Config, seed: int) -> None:
+        self.root, self.server, self.config, self.seed = root, server, config, seed
         self.random = random.Random(seed)
         self.figures = Figures()
         self.wrong: list[str] = []
@@ -68,7 +69,7 @@ class Campaign:
     def _new_home(self) -> Home:
         """Make a home at the place where every world of the campaign lies: paths enter the names of deliveries."""
         shutil.rmtree(self.root / "home", ignore_errors=True)
-        return make_tiny_home(self.root / "home", tiny_config(self.backend, self.encoder))
+        return make_tiny_home(self.root / "home", self.config)
 
     # -- worlds -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class Campaign:
 
     def report(self) -> str:
         self.figures.seconds = time.monotonic() - self._began
-        return f"kill -9 (seed {self.seed}, {self.backend}): {self.figures}"
+        return f"kill -9 (seed {self.seed}, {self.config.store.backend}): {self.figures}"
 
 
 def _without_repetition(names: list[str]) -> list[str]:

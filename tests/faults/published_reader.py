@@ -1,7 +1,7 @@
-"""A user's process that queries the published file until its input ends: ``python published_reader.py HOME again|once``.
+"""A user's process, which queries the published file until its input ends: ``python published_reader.py HOME HOW``.
 
-``again`` opens the file by its name over and over; ``once`` keeps one connection, which must show one state to the end.
-It prints what it saw as JSON. Nothing but DuckDB touches the file.
+HOW ``again`` opens the file by its name over and over; ``once`` keeps one connection, which must show one state to the
+end. It prints what it saw as JSON. Nothing but DuckDB touches the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 from wholeness import published_problems
 
-PAUSE = 0.1
+PAUSE = 0.25
 
 
 def look(connection: duckdb.DuckDBPyConnection) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from fork_server import PROJECT
-from tiny_world import make_tiny_home, tiny_config
+from tiny_world import make_tiny_home, only_when_asked, tiny_config
 from wholeness import problems
 
 from winnow.store.store import open_store
@@ -86,7 +86,7 @@ def test_readers_see_whole_states_that_only_go_forward_while_others_write(
         print(f"\n{said}")
 
 
-@pytest.mark.faults
+@only_when_asked
 @pytest.mark.parametrize("backend", ["file", "lake"])
 def test_five_minutes_of_readers_and_writers(tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = agreed(tmp_path, backend, float(os.environ.get("WINNOW_SOAK_SECONDS", "300")))

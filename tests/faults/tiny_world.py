@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from winnow.config import (
     Clusters,
     Config,
@@ -103,6 +105,9 @@ SMALL_WORDS = [
     "by",
     "from",
 ]
+only_when_asked = pytest.mark.skipif(
+    "WINNOW_FAULTS" not in os.environ, reason="takes minutes to an hour: make test-faults"
+)
 CLOSED_AT = 1_700_000_000
 """Every file has the same age, so that two worlds deliver the same fingerprints."""
 

@@ -106,9 +106,13 @@ def _examined(store: Store, deep: bool = False, form: str = "table") -> int:
 
 def gc(options: argparse.Namespace) -> int:
     """Collect garbage and print what and how many bytes."""
+    from winnow.stages.withdrawn_texts import purge_withdrawn
     from winnow.store.garbage import collect_garbage
 
-    removed = collect_garbage(_store(options), options.keep_days, options.dry_run)
+    store = _store(options)
+    if not options.dry_run:
+        purge_withdrawn(store)  # of a delivery that was killed after its transaction
+    removed = collect_garbage(store, options.keep_days, options.dry_run)
     if options.format == "json":
         print(json.dumps([vars(one) for one in removed], indent=2, ensure_ascii=False))
         return 0

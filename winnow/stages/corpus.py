@@ -86,7 +86,7 @@ def reading_of(corpus: Corpus, file: DeliveredFile) -> Reading:
             source.id_field or None,
             source.url_field or None,
             source.date_field or None,
-            None if source.metadata is None else tuple(source.metadata),
+            None if "*" in source.metadata else tuple(source.metadata),
         ),
         limits=Limits(
             max_record_bytes=corpus.max_record_bytes,

@@ -40,7 +40,7 @@ SCORES_WIDE: tuple[Column, ...] = (
 
 HEAD = """# Tables
 
-Generated from `winnow/store/schema.py` by `python -m winnow.store.dictionary > docs/tables.md`; do not edit by hand.
+Generated from `winnow/store/schema/` by `python -m winnow.store.dictionary > docs/tables.md`; do not edit by hand.
 
 Ask them with `winnow sql`, or with any DuckDB client on `WINNOW_HOME/winnow.duckdb`; the meanings below are the
 columns' comments there ([store.md](store.md) tells how that file is made). *DuckDB*: the rows are in the file itself.

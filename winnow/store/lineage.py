@@ -26,6 +26,6 @@ LINEAGE_COLUMNS: tuple[tuple[str, str, str], ...] = (
         "unchanged",
         "BOOLEAN",
         "false: the file was read again after the manifest was made, and path to delivered_at tell of that reading; "
-        "`winnow sql --at` shows the earlier one",
+        "`winnow sql` with `--at` shows the earlier one",
     ),
 )
