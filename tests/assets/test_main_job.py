@@ -34,7 +34,7 @@ def test_every_run_succeeds_and_every_asset_is_materialized(finished: Finished) 
     assert finished.ingest.success and finished.curate.success and finished.train.success
     made = set(all_metadata(finished))
     assert made >= FITTED
-    written_beside = {"texts", "bucket_centers", "reference_items", "manifest_rows"}
+    written_beside = {"texts", "bucket_centers", "reference_items", "manifest_rows", "takedowns", "withdrawn"}
     assert made - FITTED == {name for name, table in tables().items() if table.stage != "bookkeeping"} - written_beside
 
 

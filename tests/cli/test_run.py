@@ -193,18 +193,18 @@ def test_two_globs_share_a_root_and_a_source_is_a_folder(case: Case) -> None:
 
 
 def test_globs_that_lie_far_apart_read_nothing_that_lies_between(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    from winnow.text import formats
+    from winnow.text import locations
 
     (case.root / "elsewhere" / "deep").mkdir(parents=True)
     write_records(case.root / "other" / "place" / "c.jsonl", [{"text": "A text in another place altogether."}])
     listed: list[Path] = []
-    listing = formats._listing
+    listing = locations._entries
 
     def watched(folder: Path) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
         listed.append(folder)
         return listing(folder)
 
-    monkeypatch.setattr(formats, "_listing", watched)
+    monkeypatch.setattr(locations, "_entries", watched)
     arguments = (
         "--corpus",
         str(case.root / "files" / "news" / "*.jsonl"),

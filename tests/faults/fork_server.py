@@ -49,7 +49,7 @@ class Request:
     wait: float | None = None
     moment: tuple[str, int, str] | None = None
     alone: bool = False
-    limit: float = 120.0
+    limit: float = 60.0
 
 
 @dataclass
@@ -180,6 +180,10 @@ def work(request: Request, say: Callable[[str], None]) -> None:
     from winnow.home import Home
 
     class Chosen(Runner):
+        def _ingest(self, stages: Any) -> None:
+            if request.job in ("", "ingest"):
+                super()._ingest(stages)
+
         def _execute(self, job: str, stages: Any, **how: Any) -> None:
             if not request.job:
                 super()._execute(job, stages, **how)

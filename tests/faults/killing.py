@@ -6,6 +6,7 @@ import random
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from winnow.home import Home
 from winnow.store.parts import SNAPSHOT
 
 Moment = tuple[str, int, str]
+Step = tuple[str, str, list[str]]
+DOCTOR_EVERY = 4
+"""Every so many checks of the store, and at the end of a world, the product's own doctor is asked too."""
 
 
 @dataclass
@@ -28,7 +32,7 @@ class Figures:
     kills: Counter[str] = field(default_factory=Counter)
     moments: int = 0
     checks: int = 0
-    worlds: int = 0
+    comparisons: int = 0
     longest_recovery: float = 0.0
     seconds: float = 0.0
 
@@ -40,8 +44,8 @@ class Figures:
         by_step = ", ".join(f"{step} {count}" for step, count in sorted(self.kills.items()))
         return (
             f"{self.total} kills ({self.moments} of them at a rename or COMMIT, the others at random times), "
-            f"{self.checks} store checks, {self.worlds} worlds finished and compared, longest recovery "
-            f"{self.longest_recovery:.1f} s, {self.seconds:.0f} s in all\n  {by_step}"
+            f"{self.checks} store checks, {self.comparisons} recoveries compared with undisturbed runs, the longest of "
+            f"{self.longest_recovery:.1f} s; {self.seconds:.0f} s in all\n  {by_step}"
         )
 
 
@@ -79,96 +83,95 @@ class Campaign:
         ``publishing`` are the steps after which the publishing of the store is killed likewise.
         """
         home = self._new_home()
-        earlier: list[str] = []
-        for job, step, assets in self.server.steps:
+        for step in self.server.steps:
             names = Counter[str]()
-            for name in _without_repetition(self.reference.moments.get(step, [])):
+            for name in _without_repetition(self.reference.moments.get(step[1], [])):
                 names[name] += 1
-                self._kill(home, job, [*earlier, *assets], step, moment=(name, names[name], "after"))
-            if step in publishing:
-                for number in range(1, self.publishing + 1):
-                    self._kill(home, job, assets, "publish", moment=("", number, "after"))
-            earlier = assets if self._same_job_follows(step) else self._finish(home, job, assets)
+                self._kill(home, [step], step[1], moment=(name, names[name], "after"))
+            # Now the step is done: its last moment is the COMMIT of all that it wrote.
+            for number in range(1, self.publishing + 1 if step[1] in publishing else 1):
+                self._kill(home, [step], "publish", moment=("", number, "after"))
         self._end(home)
 
-    def worlds_of_each_moment(self) -> None:
-        """Kill a world before or after the n-th durable moment of every step and publish, for every n."""
-        most = max(len(names) for step, names in self.reference.moments.items() if step != "publish")
-        for number, when in [(number, when) for number in range(1, most + 1) for when in ("before", "after")]:
-            home = self._new_home()
-            earlier: list[str] = []
-            for job, step, assets in self.server.steps:
-                if number <= len(self.reference.moments.get(step, [])):
-                    self._kill(home, job, [*earlier, *assets], step, moment=("", number, when))
-                if number <= self.publishing:
-                    self._kill(home, job, [*earlier, *assets], "publish", moment=("", number, when))
-                earlier = assets if self._same_job_follows(step) else self._finish(home, job, assets)
-            self._end(home)
+    def every_moment(self) -> Iterator[None]:
+        """Kill every step, and the publishing after it, before and after every single durable moment.
+
+        Each kill meets the world as an undisturbed run leaves it to the step, and after each the step is run again and
+        compared with what an undisturbed run makes of it. Yields after every step.
+        """
+        home = self._new_home()
+        kept = [self.root / name for name in ("before", "after")]
+        for step in self.server.steps:
+            _copy(home.root, kept[0])
+            undisturbed = self._run(home, job=step[0], assets=step[2])
+            self._complain(undisturbed, f"{step[1]}, undisturbed")
+            _copy(home.root, kept[1])
+            wanted = state(home), files(home)
+            for during in (step[1], "publish"):
+                for number in range(1, len(undisturbed.moments.get(during, [])) + 1):
+                    for when in ("before", "after"):
+                        _copy(kept[0], home.root)
+                        self._kill(home, [step], during, moment=("", number, when))
+                        self._complain(self._run(home, job=step[0], assets=step[2]), f"{step[1]} after {number} {when}")
+                        self._compare(home, *wanted)
+            _copy(kept[1], home.root)
+            yield
+        self._end(home)
 
     def world_of_random_times(self, kills_a_step: int = 1) -> None:
         """Kill a world at uniformly random moments of every step, as often as that while the step is undone."""
         home = self._new_home()
-        earlier: list[str] = []
-        for job, step, assets in self.server.steps:
+        undone: list[Step] = []
+        for step in self.server.steps:
+            if undone and undone[0][0] != step[0]:
+                self._complain(self._run(home, job=undone[0][0], assets=_assets(undone)), "the rest of a job")
+                undone = []
+            undone.append(step)
             for _ in range(kills_a_step):
-                wait = self.random.uniform(0, self.reference.steps[step])
-                if not self._kill(home, job, [*earlier, *assets], step, wait=wait).killed:
-                    break  # it was done before
-            earlier = assets if self._same_job_follows(step) else self._finish(home, job, assets)
+                wait = self.random.uniform(0, self.reference.steps[step[1]])
+                answer = self._kill(home, undone, step[1], wait=wait)
+                done = {name for name in answer.steps if not (answer.killed and name == answer.at)}
+                undone = [one for one in undone if one[1] not in done]
+                if step not in undone:
+                    break
         self._end(home)
 
     def world_of_whole_runs(self, kills: int) -> None:
         """Kill whole runs anywhere, the time between two steps and the publishing included."""
         home = self._new_home()
-        steps = [*self.reference.steps]
         for _ in range(kills):
-            during = self.random.choice(steps)
+            during = self.random.choice([*self.reference.steps])
             wait = self.random.uniform(0, self.reference.steps[during])
-            answer = self.server.run(home.root, during=during, wait=wait)
+            answer = self.server.run(home.root, during=during, wait=wait, alone=self.random.random() < 0.5)
             self._look(home, answer, f"a whole run, {wait:.3f} s into {during}")
         self._end(home)
 
-    def _same_job_follows(self, step: str) -> bool:
-        jobs = [(job, name) for job, name, _ in self.server.steps]
-        place = [name for _, name in jobs].index(step)
-        return place + 1 < len(jobs) and jobs[place + 1][0] == jobs[place][0]
-
-    def _finish(self, home: Home, job: str, assets: list[str]) -> list[str]:
-        """Finish the last step of a job, whose kills leave it undone; the next job starts with nothing before it."""
-        answer = self._run(home, job=job, assets=assets)
-        self._complain(answer, f"the run after the kills of {', '.join(assets)}")
-        return []
-
     def _end(self, home: Home) -> None:
         """Run a world to its end undisturbed and compare it."""
-        answer = self._run(home)
-        self._complain(answer, "the last run of a world")
+        self._complain(self._run(home), "the last run of a world")
         self.wrong += [f"at the end: {problem}" for problem in problems(home)]
         self.figures.checks += 1
-        if not answer.error and not answer.killed:
-            self.wrong += differences(state(home), self.state) + differences(files(home), self.files)
-            self.figures.worlds += 1
+        self._compare(home, self.state, self.files)
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
     def _run(self, home: Home, **how: object) -> Answer:
-        began = time.monotonic()
         answer = self.server.run(home.root, **how)
         if self._recovering:
-            self.figures.longest_recovery = max(self.figures.longest_recovery, time.monotonic() - began)
+            self.figures.longest_recovery = max(self.figures.longest_recovery, answer.seconds)
             self._recovering = False
         return answer
 
     def _kill(
-        self, home: Home, job: str, assets: list[str], during: str, wait: float | None = None,
-        moment: Moment | None = None,
-    ) -> Answer:  # fmt: skip
-        alone = self.random.random() < 0.5
+        self, home: Home, steps: list[Step], during: str, wait: float | None = None, moment: Moment | None = None
+    ) -> Answer:
+        """Run steps of one job and kill the run in the step (or publish) named."""
         answer = self.server.run(
-            home.root, job=job, assets=assets, during=during, wait=wait, moment=moment, alone=alone
-        )
+            home.root, job=steps[0][0], assets=_assets(steps), during=during, wait=wait, moment=moment,
+            alone=self.random.random() < 0.5,
+        )  # fmt: skip
         where = f"{moment[2]} {moment[0] or 'moment'} {moment[1]} of" if moment else f"{wait:.3f} s into"
-        self._look(home, answer, f"{job}, {where} {during}")
+        self._look(home, answer, f"{steps[-1][1]}, {where} {during}")
         self.figures.moments += bool(moment and answer.killed)
         return answer
 
@@ -179,11 +182,16 @@ class Campaign:
             self.figures.kills[answer.at] += 1
             self._recovering = True
             self.figures.checks += 1
-            self.wrong += [f"killed in {where}: {problem}" for problem in problems(home)]
+            doctor = self.figures.checks % DOCTOR_EVERY == 0
+            self.wrong += [f"killed in {where}: {problem}" for problem in problems(home, doctor)]
+
+    def _compare(self, home: Home, wanted: dict[str, object], wanted_files: dict[str, str]) -> None:
+        self.wrong += differences(state(home), wanted) + differences(files(home), wanted_files)
+        self.figures.comparisons += 1
 
     def _complain(self, answer: Answer, where: str) -> None:
-        if answer.hung:
-            self.wrong.append(f"{where}: the run hangs in {answer.at}")
+        if answer.hung:  # every further run might
+            raise AssertionError(f"{where}: the run hangs in {answer.at}; before: {self.wrong}")
         if answer.error:
             self.wrong.append(f"{where}: the run fails: {answer.error}")
         if answer.orphans:
@@ -194,7 +202,16 @@ class Campaign:
         return f"kill -9 (seed {self.seed}, {self.config.store.backend}): {self.figures}"
 
 
+def _assets(steps: list[Step]) -> list[str]:
+    return [asset for _, _, assets in steps for asset in assets]
+
+
 def _without_repetition(names: list[str]) -> list[str]:
     """Leave out all but the first and the last of the many tables that a manifest's snapshot writes alike."""
     alike = [name for name in names if SNAPSHOT in name]
     return [name for name in names if name not in alike[1:-1]]
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)

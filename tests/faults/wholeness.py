@@ -36,11 +36,14 @@ NOT_COMPARED = {"costs", "meta"}
 # -- whole ------------------------------------------------------------------------------------------------------------
 
 
-def problems(home: Home) -> list[str]:
-    """Return a sentence for everything that is wrong with a home: none after any fault, whatever was under way."""
+def problems(home: Home, doctor: bool = True) -> list[str]:
+    """Return a sentence for everything that is wrong with a home: none after any fault, whatever was under way.
+
+    ``doctor`` asks the product's own examination too.
+    """
     found = [*_working_store(home), *_published(home), *_folders(home)]
     store = store_of(home)
-    if store.backend.exists():
+    if doctor and store.backend.exists():
         found += [f"doctor, {one.name}: {one.examples}" for one in examine(store, deep=True) if not one.ok]
     return found
 

@@ -70,7 +70,7 @@ def test_every_column_of_every_table_has_a_comment(store):
     assert {table for table, _, _ in rows} == {
         *(table.name for table in tables().values() if not table.internal),
         "scores_wide",
-            "lineage",
+        "lineage",
     }
     described = {(table, column) for table, column, _ in rows}
     for table in tables().values():

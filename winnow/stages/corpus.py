@@ -229,6 +229,8 @@ def _commit(
         connection.register("priorities", priorities)
         if parts_of_affected(connection) != sorted(rewritten):
             raise UserError("another delivery changed the same files meanwhile; run this one again")
+        if not all(store.storage.exists("texts", part) for part in parts):
+            raise UserError("garbage collection took parts of this delivery before it was done; run it again")
         connection.execute(
             "CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
         )

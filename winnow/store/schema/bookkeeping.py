@@ -86,7 +86,7 @@ def bookkeeping() -> tuple[Table, ...]:
                     "key",
                     "VARCHAR",
                     "schema_version, schema (digest of tables and columns), generation (of writes), deliveries (so "
-                    "far), corpus_digest, data (store.data at the last write), home (published file)",
+                    "far), corpus_digest and corpus_lanes (what it is a digest of), data (store.data at the last write), home (published file)",
                 ),
                 ("value", "VARCHAR", "its value"),
             ),
