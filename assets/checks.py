@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from resources.report import table_of
 from resources.workspace import Workspace
 from winnow.stages.checks import check_manifest
 
@@ -37,3 +38,14 @@ def manifest_checks(context: dg.AssetCheckExecutionContext, workspace: Workspace
             severity=dg.AssetCheckSeverity.ERROR if outcome.name in NAMES else dg.AssetCheckSeverity.WARN,
             metadata={"manifest": outcome.version, "detail": outcome.detail},
         )
+
+
+@dg.asset_check(asset="shards", name="every_file_taken", description="No file was left as it was.", pool="store")
+def corpus_check(workspace: Workspace) -> dg.AssetCheckResult:
+    """Say which files are waiting: their bytes did not come, or their fields contradict those of their source."""
+    rows = workspace.store().query("SELECT path, reason FROM refused ORDER BY path LIMIT 20")
+    return dg.AssetCheckResult(
+        passed=not rows,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"refused": table_of([{"path": path, "reason": reason} for path, reason in rows])},
+    )

@@ -10,6 +10,7 @@ from resources.workspace import Workspace
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.duplicates import group_duplicates, pair_new_documents
 from winnow.stages.loop import require_judged
+from winnow.store.garbage import no_garbage_collection
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage, stage_key
 from winnow.store.store import add_parts
@@ -40,11 +41,12 @@ def sketches(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
         return
     stage = Stage(store, "sketches", context.run_id, partition=",".join(context.partition_keys))
     signed = [sketch(texts, plan) for texts in texts_of(store, documents)]
-    parts = store.write_parts("sketches", (rows.sketches for rows in signed))
-    parts += store.write_parts("bands", (rows.bands for rows in signed))
-    with store.write() as connection:
-        add_parts(connection, parts)
-        stage.finish(connection, len(documents), output=plan.scheme)
+    with no_garbage_collection(store):
+        parts = store.write_parts("sketches", (rows.sketches for rows in signed))
+        parts += store.write_parts("bands", (rows.bands for rows in signed))
+        with store.write() as connection:
+            add_parts(connection, parts)
+            stage.finish(connection, len(documents), output=plan.scheme)
     context.log.info(f"{len(documents)} documents sketched: {plan.summary}")
     yield materialized(store, stage, "sketches", {"plan": plan.summary})
     yield materialized(store, stage, "bands", {"plan": plan.summary})

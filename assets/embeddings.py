@@ -12,6 +12,7 @@ from winnow.quality.judge import quality_version
 from winnow.stages.clusters import assign_new, current_clustering, fit_clustering, summarise
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.loop import require_judged
+from winnow.store.garbage import no_garbage_collection
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage, forget_keys, stage_key
 from winnow.store.store import add_parts
@@ -46,10 +47,12 @@ def embeddings(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
         batch.slice(at, DOCUMENTS_A_PART) for batch in batches for at in range(0, len(batch), DOCUMENTS_A_PART)
     ):
         stage = Stage(store, "embeddings", context.run_id, partition=",".join(context.partition_keys))
-        parts = store.write_parts("embeddings", [embedding_rows(encoder, texts)])
-        with store.write() as connection:
-            add_parts(connection, parts)
-            stage.finish(connection, len(texts), output=model)
+        rows = embedding_rows(encoder, texts)
+        with no_garbage_collection(store):
+            parts = store.write_parts("embeddings", [rows])
+            with store.write() as connection:
+                add_parts(connection, parts)
+                stage.finish(connection, len(texts), output=model)
         done += len(texts)
         context.log.info(
             f"{done} of {len(documents)} documents embedded ({len(texts) / stage.seconds:,.0f} documents/s)"

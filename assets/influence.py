@@ -21,6 +21,7 @@ from winnow.stages.influence import (
 )
 from winnow.stages.loop import open_loop
 from winnow.stages.probes import Prober
+from winnow.store.garbage import no_garbage_collection
 from winnow.store.judgements import forget_judged, mark_judged
 from winnow.store.stage import Stage
 from winnow.store.store import add_parts
@@ -95,9 +96,11 @@ def scores(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     if not len(documents):
         return skipped(context, store, "scores", "every document is scored by this checkpoint's model")
     stage = Stage(store, "scores", context.run_id, partition=context.partition_key)
-    parts = store.write_parts("scores", [score_documents(store, loop, documents)])
-    with store.write() as connection:
-        add_parts(connection, parts)
-        stage.finish(connection, len(documents))
+    rows = score_documents(store, loop, documents)
+    with no_garbage_collection(store):
+        parts = store.write_parts("scores", [rows])
+        with store.write() as connection:
+            add_parts(connection, parts)
+            stage.finish(connection, len(documents))
     context.log.info(f"{len(documents)} documents scored")
     return materialized(store, stage, "scores")

@@ -8,6 +8,7 @@ from resources.workspace import Workspace
 from winnow.stages.loop import open_loop
 from winnow.stages.probes import Prober
 from winnow.stages.selection import ledger_rows, pull_arms, select, selection_key, selection_name, stored_ledger
+from winnow.store.garbage import no_garbage_collection
 from winnow.store.judgements import row_groups
 from winnow.store.stage import Stage
 from winnow.store.store import insert, replace_owned
@@ -68,10 +69,11 @@ def decisions(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
     name = selection_name(store, loop)
     selected = select(store, loop, stored_ledger(store, name))
     rows = selected.decision_rows(name)
-    parts = store.write_parts("decisions", row_groups(rows))
-    with store.write() as connection:
-        replace_owned(connection, "decisions", name, parts)
-        stage.finish(connection, len(rows), output=name)
+    with no_garbage_collection(store):
+        parts = store.write_parts("decisions", row_groups(rows))
+        with store.write() as connection:
+            replace_owned(connection, "decisions", name, parts)
+            stage.finish(connection, len(rows), output=name)
     counted = store.arrow(
         "SELECT verdict, reason, count(*) AS documents FROM decisions WHERE selection = $name"
         " GROUP BY ALL ORDER BY ALL DESC",

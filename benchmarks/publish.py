@@ -131,7 +131,8 @@ def build(folder: Path, documents: int, scorers: int) -> dict[str, float]:
 def measure(folder: Path) -> dict[str, float]:
     from winnow.config import Store as StoreSettings
     from winnow.home import Home
-    from winnow.store.store import Store, insert_row, open_published
+    from winnow.store.published import open_published
+    from winnow.store.store import Store, insert_row
 
     store = Store(Home(folder), StoreSettings())
     with store.write() as connection:

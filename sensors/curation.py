@@ -16,7 +16,7 @@ from sensors.jobs import active_runs, curate, ingest, request
 from winnow.errors import UserError
 from winnow.stages.loop import judged_versions, unjudged_tables
 from winnow.stages.manifests import curation_state
-from winnow.store.store import open_published
+from winnow.store.published import open_published
 
 
 @dg.sensor(jobs=[curate, ingest], minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)

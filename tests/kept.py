@@ -16,7 +16,8 @@ from winnow.config import Store as StoreSettings
 from winnow.identity import doc_id
 from winnow.mixture.manifest import build_manifest
 from winnow.mixture.manifest_files import verify_manifest, write_manifest
-from winnow.store.doctor import Examined, examine
+from winnow.stages.examining import examine
+from winnow.store.doctor import Examined
 from winnow.store.snapshots import committing_snapshot
 from winnow.store.store import add_parts, insert, insert_row, now, replace_owned
 

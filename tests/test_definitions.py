@@ -18,7 +18,7 @@ HEAVY = ("torch", "numba", "faiss", "transformers", "sentence_transformers", "da
 FITTED = {"tokenizer", "train_stage"}
 """Assets that are folders of files, no tables."""
 
-SUPPORTING = {"texts", "bucket_centers", "reference_items", "manifest_rows", "takedowns", "withdrawn"}
+SUPPORTING = {"texts", "bucket_centers", "reference_items", "manifest_rows", "refused", "takedowns", "withdrawn"}
 """Tables that another asset of their stage writes beside its own."""
 
 

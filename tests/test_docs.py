@@ -20,8 +20,9 @@ from winnow.config import Config, Location, Source, validate_config
 from winnow.config import Store as StoreSettings
 from winnow.home import Home
 from winnow.quality.judge import thresholds
+from winnow.store.published import open_published
 from winnow.store.schema import tables
-from winnow.store.store import Store, open_published
+from winnow.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

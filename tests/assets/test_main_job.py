@@ -13,8 +13,8 @@ from worlds import CONTAMINATED, LOW_QUALITY, NEAR_PAIR, Finished, World, metada
 
 from winnow.cli import main
 from winnow.mixture.manifest_files import read_manifest, verify_manifest
+from winnow.store.published import open_published
 from winnow.store.schema import tables
-from winnow.store.store import open_published
 
 FITTED = {"tokenizer", "train_stage"}
 
@@ -34,7 +34,15 @@ def test_every_run_succeeds_and_every_asset_is_materialized(finished: Finished) 
     assert finished.ingest.success and finished.curate.success and finished.train.success
     made = set(all_metadata(finished))
     assert made >= FITTED
-    written_beside = {"texts", "bucket_centers", "reference_items", "manifest_rows", "takedowns", "withdrawn"}
+    written_beside = {
+        "texts",
+        "bucket_centers",
+        "reference_items",
+        "manifest_rows",
+        "refused",
+        "takedowns",
+        "withdrawn",
+    }
     assert made - FITTED == {name for name, table in tables().items() if table.stage != "bookkeeping"} - written_beside
 
 

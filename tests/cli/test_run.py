@@ -13,7 +13,8 @@ from worlds import Finished, docstrings, small_config, tree, write_records
 from winnow.cli import main
 from winnow.config import load_config, save_config
 from winnow.home import Home
-from winnow.store.store import open_published, open_store
+from winnow.store.published import open_published
+from winnow.store.store import open_store
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ imports. Each child leads a process group of its own, and the whole group is kil
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -86,6 +87,8 @@ def import_everything() -> None:
             importlib.import_module(name)
     for job in definitions.JOBS:
         definitions.defs.resolve_job_def(job.name)
+    gc.collect()
+    gc.freeze()  # the children need not look through all that again
 
 
 def plan() -> list[tuple[str, str, list[str]]]:

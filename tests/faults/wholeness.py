@@ -15,10 +15,11 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest_file
 from winnow.mixture.manifest_files import manifest_versions, verify_manifest
-from winnow.store.doctor import examine
+from winnow.stages.examining import examine
 from winnow.store.parts import SNAPSHOT
+from winnow.store.published import open_published
 from winnow.store.schema import Table, tables
-from winnow.store.store import Store, live_parts, open_published
+from winnow.store.store import Store, live_parts
 from winnow.train.checkpoint import problem
 
 Connection = duckdb.DuckDBPyConnection
@@ -30,7 +31,7 @@ WHEN_AND_WHO = {
 """Columns that say when, by which run and where, not what; a snapshot holds such columns of all tables."""
 
 NOT_COMPARED = {"costs", "meta"}
-"""What a run costs depends on how often it is killed; ``meta`` is compared without the number of writes."""
+"""What a run costs depends on how often it is killed; ``meta`` is compared without the number of writes and what tells two stores apart."""
 
 
 # -- whole ------------------------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def state(home: Home) -> dict[str, list[tuple[Any, ...]]]:
             found[name] = connection.execute(f"SELECT {columns} FROM ({rows}) ORDER BY ALL").fetchall()
         found["scores_wide"] = connection.execute("SELECT * FROM scores_wide ORDER BY ALL").fetchall()
         found["meta"] = connection.execute(
-            "SELECT key, value FROM meta WHERE key NOT IN ('generation', 'home') ORDER BY ALL"
+            "SELECT key, value FROM meta WHERE key NOT IN ('generation', 'home', 'store') ORDER BY ALL"
         ).fetchall()
     return found
 

@@ -10,7 +10,7 @@ import pytest
 from small_corpus import SmallCorpus
 
 from winnow.stages.corpus import known_shards, reading_of
-from winnow.stages.reading import _Rows
+from winnow.stages.spooling import TaskRows
 from winnow.text import planning
 from winnow.text.deliveries import plan, scan
 from winnow.text.planning import plan_tasks
@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_fails_as_a_whole(tmp_path):
 
 
 def test_rows_that_wait_for_the_end_of_their_file_go_to_disk_over_a_bound(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(_Rows, "HELD_BYTES", 50)
+    monkeypatch.setattr(TaskRows, "HELD_BYTES", 50)
     corpus = corpus_with(tmp_path, "held", workers=1, batch_bytes=100)
     corpus.deliver()
     assert corpus.tables() == whole.tables()

@@ -18,10 +18,10 @@ from winnow.errors import UserError
 from winnow.identity import doc_id
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.demands import Demand, make_demand, read_demands
+from winnow.stages.examining import examine
 from winnow.stages.explain import explain_document
 from winnow.stages.pool import candidate_pool
 from winnow.stages.withdrawing import add_takedowns, list_takedowns, preview_takedowns, remove_takedowns
-from winnow.store.doctor import examine
 from winnow.store.store import add_parts, insert, insert_row
 
 TEXTS = [f"the text number {number} of this corpus is about {word}" for number, word in enumerate("abcdef")]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from winnow.config import Store as StoreSettings
 from winnow.config import load_config
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backup import backup_names, make_backup, read_index
+from winnow.identity import digest
+from winnow.store.backup import make_backup
+from winnow.store.backup_index import backup_names, read_index
 from winnow.store.garbage import collect_garbage
 from winnow.store.restore import restore_backup
 from winnow.store.schema import tables
 from winnow.store.snapshots import open_at
-from winnow.store.store import Store
+from winnow.store.store import Connection, Store, get_meta, insert_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,7 +232,7 @@ import os, sys
 from pathlib import Path
 from winnow.config import Store as StoreSettings
 from winnow.home import Home
-from winnow.store import backup, restore
+from winnow.store import backup, backup_reader, restore
 from winnow.store.store import Store
 left, pour = int(sys.argv[4]), backup.pour
 def dying(source, write=lambda chunk: None):
@@ -240,7 +243,7 @@ def dying(source, write=lambda chunk: None):
     left -= 1
     return pour(source, write)
 backup.pour = dying
-restore.copy_file = lambda source, target: dying(source.open("rb"), target.open("wb", buffering=0).write)
+backup_reader.copy_file = lambda source, target: dying(source.open("rb"), target.open("wb", buffering=0).write)
 home, folder = Home(Path(sys.argv[2])), Path(sys.argv[3])
 if sys.argv[1] == "backup":
     backup.make_backup(Store(home, StoreSettings()), folder)
@@ -276,3 +279,171 @@ def test_the_index_lists_every_file_with_its_digest(backups):
     listed |= {f"backups/{name}/tables/{table}.parquet": file["bytes"] for table, file in record["tables"].items()}
     there = {path: len(data) for path, data in files(backups).items() if not path.endswith(("index.json", ".lock"))}
     assert there == listed
+
+
+# -- a backup that may come from anywhere ------------------------------------------------------------------------------
+
+
+def rewritten(backups: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a backup's index so that its checksum holds."""
+    path = backups / "backups" / backup_names(backups)[-1] / "index.json"
+    record = json.loads(path.read_text())
+    del record["checksum"]
+    change(record)
+    path.write_text(json.dumps(record | {"checksum": digest(record)}))
+
+
+STRANGE: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a kind that climbs": lambda index: index["parts"][0].update(kind="../../../escape"),
+    "a part without a digest": lambda index: index["parts"][0].update(digest=""),
+    "a part's digest in short": lambda index: index["parts"][0].update(digest=index["parts"][0]["digest"][:8]),
+    "a table that is a statement": lambda index: index["tables"].update(
+        {'x" AS SELECT 1; --': index["tables"]["meta"]}
+    ),
+    "a table that climbs": lambda index: index["tables"].update({"../meta": index["tables"]["meta"]}),
+    "a table without a digest": lambda index: index["tables"]["meta"].update(sha256=""),
+    "no table of parts": lambda index: index["tables"].pop("parts"),
+    "a file that climbs": lambda index: index["files"][0].update(path="manifests/../../escape"),
+    "a file at the root": lambda index: index["files"][0].update(path="/tmp/escape"),
+    "a file of the store": lambda index: index["files"][0].update(path="store/store.duckdb"),
+    "a file with a digest that climbs": lambda index: index["files"][0].update(sha256="../../../etc/passwd"),
+    "another folder's name": lambda index: index.update(name="../../elsewhere"),
+    "no size": lambda index: index["parts"][0].pop("bytes"),
+    "parts that are none": lambda index: index.update(parts=[1]),
+    "no schema version": lambda index: index.update(schema_version=None),
+}
+
+
+@pytest.mark.parametrize("change", STRANGE.values(), ids=STRANGE)
+def test_an_index_that_no_backup_writes_is_refused_before_anything_is_written(change, backups, tmp_path):
+    rewritten(backups, change)
+    with pytest.raises(UserError, match=r"index\.json: .*Winnow writes no such index"):
+        restore_backup(backups, Home(tmp_path / "new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["backups"]
+
+
+@pytest.mark.parametrize("kind", ["texts", "snapshot_shards"])
+def test_a_backup_that_lacks_a_part_of_its_tables_is_refused(kind, backups, tmp_path):
+    lost = next(part for part in read_index(backups)["parts"] if part["kind"] == kind)
+    rewritten(backups, lambda index: index["parts"].remove(lost))
+    with pytest.raises(UserError, match=f"lacks 1 parts that its tables need, {lost['digest']}"):
+        restore_backup(backups, Home(tmp_path / "new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["backups"]
+
+
+# -- faults on the way -------------------------------------------------------------------------------------------------
+
+
+def unpublished(self: Store) -> bool:
+    raise OSError("no space left")
+
+
+def test_a_restore_that_cannot_publish_leaves_what_was_there(backups, tmp_path, monkeypatch):
+    new = Home(tmp_path / "new")
+    new.root.mkdir()
+    new.config.write_text('[store]\ndata = "elsewhere"\n')
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(Store, "publish", unpublished)
+        restore_backup(backups, new)
+    assert files(new.root) == {"winnow.toml": b'[store]\ndata = "elsewhere"\n'}
+    assert {path.name for path in tmp_path.iterdir()} == {"backups", "new"}
+    restore_backup(backups, new)
+    assert failing(small(new.root, load_config(new.config).store)) == {}
+
+
+def test_a_restore_that_fails_takes_its_tables_out_of_postgres(backups, catalog, tmp_path, monkeypatch):
+    """The commit into the catalog comes before the home is in place."""
+    for extension in ("ducklake", "postgres_scanner"):
+        pytest.importorskip(f"duckdb_extension_{extension}")
+    new, data = Home(tmp_path / "new"), tmp_path / "data"
+    new.root.mkdir()
+    new.config.write_text(f'[store]\nbackend = "lake"\ncatalog = "{catalog}"\ndata = "{data}"\n')
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(Store, "publish", unpublished)
+        restore_backup(backups, new)
+    assert [path.name for path in new.root.iterdir()] == ["winnow.toml"]
+    assert not [path for path in data.rglob("*") if path.is_file()]
+    corpus = small(restore_backup(backups, new).store.home.root, load_config(new.config).store)
+    assert failing(corpus) == {}
+
+
+def test_the_leavings_of_a_killed_restore_go_with_the_next(backups, base, tmp_path):
+    killed("restore", tmp_path / "new", backups, 20)
+    (left,) = tmp_path.glob(".new.restoring-*")
+    aside = tmp_path / ".new.before"  # killed between the two renames
+    aside.mkdir()
+    (aside / "winnow.toml").write_text('[store]\ndata = "elsewhere"\n')
+    done = restore_backup(backups, Home(tmp_path / "new"))
+    assert done.store.settings.data == "elsewhere"
+    assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"backups", "new"}
+    assert not list((tmp_path / "new").glob(".*"))
+
+
+def test_a_restore_that_is_at_work_is_left_alone(backups, tmp_path):
+    work = tmp_path / ".new.restoring-of-another"
+    work.mkdir()
+    with (work / ".restoring.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"another restore of .* is at work"):
+            restore_backup(backups, Home(tmp_path / "new"))
+    assert work.exists()
+    restore_backup(backups, Home(tmp_path / "new"))
+    assert not work.exists()
+
+
+def test_others_write_while_a_backup_exports(base, tmp_path, monkeypatch):
+    """It exports a copy of a store in one file, and the backup is of the state before."""
+    corpus = small(shutil.copytree(base / "home", tmp_path / "home"), StoreSettings(lock_wait_seconds=1))
+
+    def writing(connection: Connection, key: str) -> str | None:
+        with corpus.store.write() as other:
+            insert_row(other, "checkpoints", checkpoint="of another", sequence=9, path="", tokenizer="t")
+        return get_meta(connection, key)
+
+    monkeypatch.setattr("winnow.store.backup.get_meta", writing)
+    make_backup(corpus.store, tmp_path / "backups")
+    restored = restore_backup(tmp_path / "backups", Home(tmp_path / "new")).store
+    assert corpus.store.query("SELECT count(*) FROM checkpoints") == [(3,)]
+    assert restored.query("SELECT checkpoint FROM checkpoints") == [("c",)]
+
+
+# -- what is in the backup already -------------------------------------------------------------------------------------
+
+
+def test_verify_copies_anew_what_is_damaged_in_the_backup(backups, home, tmp_path):
+    damaged = [next(backups.glob("parts/texts/*.parquet")), next(backups.glob("files/*"))]
+    whole = [path.read_bytes() for path in damaged]
+    for path, data in zip(damaged, whole, strict=True):
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert make_backup(home.store, backups).replaced_files == 0, "the size is right"
+    assert make_backup(home.store, backups, verify=True).replaced_files == 2
+    assert [path.read_bytes() for path in damaged] == whole
+    restore_backup(backups, Home(tmp_path / "new"))
+    assert make_backup(home.store, backups, verify=True).replaced_files == 0
+
+
+def test_a_part_of_an_old_manifest_only_is_copied_anew_when_it_was_cut(backups, home):
+    """No list of the store's own says how long it is; the storage does."""
+    live = {part for (part,) in home.store.query("SELECT part FROM parts")}
+    cut = next(path for path in sorted(backups.glob("parts/*/*.parquet")) if path.stem not in live)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:-1])
+    assert make_backup(home.store, backups).replaced_files == 1
+    assert cut.read_bytes() == whole
+
+
+def test_a_part_that_only_an_older_manifest_names_is_not_left_out(base, tmp_path):
+    """Manifests that are older than the table of snapshots give digests and no kinds."""
+    corpus = small(shutil.copytree(base / "home", tmp_path / "home"), StoreSettings())
+    with corpus.store.write() as connection:
+        connection.execute("DELETE FROM snapshots")
+    first = make_backup(corpus.store, tmp_path / "first")
+    live = {part for (part,) in corpus.store.query("SELECT part FROM parts")}
+    path = next(path for path in sorted(corpus.home.parts.glob("*/*.parquet")) if path.stem not in live)
+    path.unlink()
+    with pytest.raises(UserError, match=f"1 parts that manifests need are missing, {path.stem}"):
+        make_backup(corpus.store, tmp_path / "second")
+    assert make_backup(corpus.store, tmp_path / "first").files == first.files, "the backup has it"
+    restore_backup(tmp_path / "first", Home(tmp_path / "new"))
+    assert (tmp_path / "new/store/parts" / path.parent.name / path.name).exists()

@@ -10,8 +10,9 @@ import pytest
 from winnow.config import Store as StoreSettings
 from winnow.home import Home
 from winnow.store.dictionary import SCORES_WIDE, STAGES, render
+from winnow.store.published import open_published
 from winnow.store.schema import tables
-from winnow.store.store import Store, open_published
+from winnow.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 

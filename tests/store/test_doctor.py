@@ -17,8 +17,8 @@ from small_corpus import SmallCorpus
 from winnow.errors import UserError
 from winnow.identity import doc_id
 from winnow.stages.demands import make_demand
+from winnow.stages.examining import all_checks, examine
 from winnow.stages.withdrawing import add_takedowns
-from winnow.store.doctor import all_checks, examine
 from winnow.store.store import add_parts
 
 Damage = Callable[[SmallCorpus], None]
@@ -47,7 +47,7 @@ def test_a_healthy_store_passes_every_check(store):
     corpus = filled(store.home.root, store.settings)
     add_manifest(corpus, "v0001")
     assert [one.name for one in examined(corpus, deep=True) if one.found] == ["published"], "as it is not yet"
-    assert not list(corpus.home.scratch.glob("doctor-*"))
+    assert not list(corpus.home.scratch.glob("state-*"))
 
 
 def sql(*statements: str) -> Damage:
@@ -156,6 +156,9 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "a manifest was changed": (change_record, "manifests", "v0001: manifest.json: was changed"),
     "another manifest": (sql("UPDATE manifests SET digest = 'x'"), "manifests", "v0001, digest: the folder says"),
     "other rows": (sql("UPDATE parts SET kind = 'x' WHERE kind = 'manifest_rows'"), "manifests", "6 rows differ"),
+    "a manifest made after a takedown": (
+        sql("UPDATE withdrawn SET withdrawn_at = TIMESTAMP '2020-01-01'"), "withdrawn_in_manifests", "v0001 holds 1 documents that had been withdrawn",
+    ),
     "a funnel that leaks": (sql("UPDATE shards SET records = 9 WHERE source = 'web'"), "funnels", "now, source 'web': 9"),
     "another corpus": (sql("UPDATE meta SET value = 'x' WHERE key = 'corpus_digest'"), "corpus_digest", "recorded x"),
     "a flipped byte": (flip_byte, "part_digests", "was changed"),

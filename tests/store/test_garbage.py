@@ -20,12 +20,17 @@ from small_corpus import SmallCorpus
 
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
+from winnow.home import Home
+from winnow.identity import doc_ids
+from winnow.stages import corpus as corpus_stage
 from winnow.stages.demands import make_demand
 from winnow.stages.withdrawing import add_takedowns
 from winnow.store import garbage
 from winnow.store.garbage import collect_garbage, no_garbage_collection
+from winnow.store.parts import Part
+from winnow.store.published import open_published
 from winnow.store.snapshots import open_at
-from winnow.store.store import add_parts, insert_row
+from winnow.store.store import Store, add_parts, insert, insert_row, replace_owned
 
 QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
@@ -232,9 +237,181 @@ def test_scores_of_old_checkpoints_go_unless_a_manifest_names_them(tmp_path):
     listed = "SELECT part FROM parts WHERE kind = 'scores'"
     collect_garbage(corpus.store, 0, dry_run=True)
     assert len(corpus.store.query(listed)) == 5
-    removed = collect_garbage(corpus.store, 0)
-    assert [one.place for one in removed] == [corpus.store.storage.uri("scores", parts.pop("c0"))]
+    assert collect_garbage(corpus.store) == []  # they are young: of a backfill, say
+    corpus.store.publish()
+    old = corpus.store.storage.uri("scores", parts.pop("c0"))
+    (removed,) = collect_garbage(corpus.store, 0)
+    assert (removed.what, removed.place, removed.bytes) == ("listing of old scores", old, 0)
     assert {part for (part,) in corpus.store.query(listed)} == set(parts.values())
+    with open_published(corpus.home) as connection:
+        assert connection.execute("SELECT count(*) FROM scores").fetchone() == (0,)  # of documents that are not there
+    (removed,) = collect_garbage(corpus.store, 0)
+    assert (removed.what, removed.place, removed.bytes > 0) == ("part of scores", old, True)
+
+
+def test_scores_that_are_missing_or_that_a_manifest_names_meanwhile_are_left_alone(tmp_path, monkeypatch):
+    store = Store(Home(tmp_path), StoreSettings(lock_wait_seconds=20))
+    with store.write() as connection:
+        for number in range(garbage.SCORED_CHECKPOINTS + 2):
+            insert_row(connection, "checkpoints", checkpoint=f"c{number}", sequence=number)
+    for name in ("c0", "c1"):
+        listed(store, "scores", pa.table({"checkpoint": [name], "version": ["m"]}))
+    (gone,) = listed(store, "scores", pa.table({"checkpoint": ["c1"], "version": ["n"]}))
+    store.storage.remove("scores", gone.digest)
+    read = garbage._only_checkpoint
+
+    def named_meanwhile(store: Store, part: str) -> str | None:
+        if not store.query("SELECT 1 FROM manifests"):
+            with store.write() as connection:
+                insert_row(connection, "manifests", version="v0001", checkpoint="c0")
+        return read(store, part)
+
+    monkeypatch.setattr(garbage, "_only_checkpoint", named_meanwhile)
+    assert [one.what for one in collect_garbage(store, 0)] == ["listing of old scores"]
+    with store.storage.open("scores", next(part.digest for part in store.storage.list())) as file:
+        assert file.metadata.num_rows == 1
+    assert len(store.query("SELECT 1 FROM parts")) == 2
+
+
+def listed(store: Store, kind: str, rows: pa.Table, owner: str | None = None) -> list[Part]:
+    """List rows as parts whose files are two days old."""
+    parts = store.write_parts(kind, [rows])
+    with store.write() as connection:
+        if owner is None:
+            add_parts(connection, parts)
+        else:
+            replace_owned(connection, kind, owner, parts)
+    age(store)
+    return parts
+
+
+def age(store: Store) -> None:
+    old = time.time() - 2 * 86_400
+    for path in store.home.parts.glob("*/*.parquet"):
+        os.utime(path, (old, old))
+
+
+def decided(*texts: str) -> pa.Table:
+    return pa.table({"selection": ["s"] * len(texts), "doc_id": doc_ids(texts)})
+
+
+def with_documents(root: Path) -> Store:
+    store = Store(Home(root), StoreSettings(lock_wait_seconds=0.2))
+    with store.write() as connection:
+        insert(connection, "documents", pa.table({"doc_id": doc_ids(["a", "b"])}))
+    return store
+
+
+DECIDED = "SELECT count(*) FROM decisions"
+
+
+def test_the_grace_of_a_replaced_part_begins_when_it_is_replaced(tmp_path):
+    store = with_documents(tmp_path)
+    (old,) = listed(store, "decisions", decided("a"), "s")
+    store.publish()
+    with open_published(store.home) as reader:
+        listed(store, "decisions", decided("a", "b"), "s")
+        store.publish()
+        assert collect_garbage(store) == []
+        assert reader.execute(DECIDED).fetchone() == (1,)
+    with store.write() as connection:
+        connection.execute("UPDATE unlisted SET unlisted_at = unlisted_at - INTERVAL 2 DAY")
+    assert [one.place for one in collect_garbage(store)] == [store.storage.uri("decisions", old.digest)]
+    assert store.query("SELECT part FROM unlisted") == []
+    with open_published(store.home) as reader:
+        assert reader.execute(DECIDED).fetchone() == (2,)
+
+
+def test_a_part_that_is_listed_again_is_unlisted_no_more(tmp_path):
+    store = with_documents(tmp_path)
+    for texts in (("a",), ("a", "b"), ("a",)):
+        (part,) = listed(store, "decisions", decided(*texts), "s")
+    assert store.query("SELECT part FROM parts") == [(part.digest,)]
+    ((other,),) = store.query("SELECT part FROM unlisted")
+    assert other != part.digest
+
+
+def test_what_the_published_file_names_stays_until_it_names_it_no_more(tmp_path):
+    store = with_documents(tmp_path)
+    (old,) = listed(store, "decisions", decided("a"), "s")
+    store.publish()
+    listed(store, "decisions", decided("a", "b"), "s")
+    assert collect_garbage(store, 0) == collect_garbage(store, 0, dry_run=True) == []
+    with open_published(store.home) as reader:
+        assert reader.execute(DECIDED).fetchone() == (1,)
+    store.publish()
+    assert [one.place for one in collect_garbage(store, 0)] == [store.storage.uri("decisions", old.digest)]
+    with open_published(store.home) as reader:
+        assert reader.execute(DECIDED).fetchone() == (2,)
+
+
+def test_a_part_that_is_written_again_while_gc_waits_for_its_turn_stays(tmp_path, monkeypatch):
+    store = with_documents(tmp_path)
+    (stray,) = store.write_parts("decisions", [decided("a")])
+    age(store)
+    publishing = garbage._publishing
+
+    def overtaken(store: Store) -> Any:
+        store.write_parts("decisions", [decided("a")])  # by a machine with another home, which no lock holds off
+        return publishing(store)
+
+    monkeypatch.setattr(garbage, "_publishing", overtaken)
+    assert len(collect_garbage(store, dry_run=True)) == 1
+    assert collect_garbage(store) == []
+    assert store.storage.exists("decisions", stray.digest)
+
+
+def test_a_delivery_and_gc_shut_each_other_out(tmp_path, monkeypatch):
+    corpus = small(tmp_path, StoreSettings(lock_wait_seconds=0.2))
+    corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])
+    read = corpus_stage.read_all
+
+    def meanwhile(*arguments: Any) -> Any:
+        found = read(*arguments)
+        with pytest.raises(UserError, match="a run, a backup or another `winnow gc` is at work"):
+            collect_garbage(corpus.store, 0)
+        return found
+
+    monkeypatch.setattr(corpus_stage, "read_all", meanwhile)
+    corpus.store.publish()
+    with corpus.store.write():
+        pass
+    assert corpus.deliver().occurrences == 1
+    with no_garbage_collection(corpus.store, exclusive=True), pytest.raises(UserError, match="`winnow gc` is at work"):
+        corpus.deliver()
+
+
+def lake_with_an_orphan(root: Path) -> tuple[Store, Path]:
+    """Make a lake with a file in it that no transaction committed, two days old as all of its files."""
+    pytest.importorskip("duckdb_extension_ducklake")
+    store = Store(Home(root), StoreSettings(backend="lake", catalog="sqlite"))
+    with store.write() as connection:
+        connection.register("many", pa.table({"shard": pa.array([f"s{at}" for at in range(200)])}))
+        connection.execute("INSERT INTO quarantine (shard) SELECT shard FROM many")
+    (file,) = (root / "store" / "lake").rglob("*.parquet")
+    orphan = file.with_name("ducklake-of-nobody.parquet")
+    orphan.write_bytes(file.read_bytes())
+    return store, orphan
+
+
+def test_what_a_killed_transaction_left_in_a_lake_goes_when_it_is_old(tmp_path):
+    store, orphan = lake_with_an_orphan(tmp_path)
+    assert collect_garbage(store) == []
+    old = time.time() - 2 * 86_400
+    os.utime(orphan, (old, old))
+    size = orphan.stat().st_size
+    (removed,) = collect_garbage(store)
+    assert (removed.what, Path(removed.place), removed.bytes) == ("file of the lake", orphan, size)
+    assert not orphan.exists()
+    assert store.query("SELECT count(*) FROM quarantine") == [(200,)]
+
+
+def test_a_path_that_reads_like_a_pattern_lets_no_collection_into_another_lake(tmp_path):
+    pattern, orphan = lake_with_an_orphan(tmp_path / "run[12]")
+    other, _ = lake_with_an_orphan(tmp_path / "run1")
+    assert collect_garbage(pattern, 0) == []
+    assert orphan.exists()
+    assert other.query("SELECT count(*) FROM quarantine") == [(200,)]
 
 
 def test_a_lake_forgets_its_own_old_snapshots_and_files(store):
@@ -257,12 +434,12 @@ def test_a_lake_forgets_its_own_old_snapshots_and_files(store):
 
 
 def test_gc_and_backup_shut_each_other_out(tmp_path):
-    corpus = small_file(tmp_path)
+    corpus = small(tmp_path, StoreSettings(lock_wait_seconds=0.2))
     with pytest.raises(UserError, match="there is no store"):
         collect_garbage(corpus.store)
     corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])
     corpus.deliver()
-    busy = pytest.raises(UserError, match="a backup or another `winnow gc` is at work")
+    busy = pytest.raises(UserError, match="a run, a backup or another `winnow gc` is at work")
     with no_garbage_collection(corpus.store), no_garbage_collection(corpus.store), busy:
         collect_garbage(corpus.store, 0)
     busy = pytest.raises(UserError, match="`winnow gc` is at work")

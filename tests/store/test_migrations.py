@@ -7,11 +7,13 @@ import re
 import pyarrow as pa
 import pytest
 
+from winnow.errors import UserError
 from winnow.identity import doc_ids
 from winnow.store import Store
 from winnow.store import migrations as module
+from winnow.store.published import open_published
 from winnow.store.schema import SCHEMA_VERSION, tables
-from winnow.store.store import get_meta, insert_row, open_published, replace_owned, set_meta
+from winnow.store.store import get_meta, insert_row, replace_owned, set_meta
 
 IDS = [str(doc) for doc in doc_ids(["a", "b", "c"]).to_pylist()]
 DECISIONS = [
@@ -110,6 +112,35 @@ def test_a_migration_that_fails_leaves_the_old_store_whole(old, monkeypatch):
             old.query("SELECT 1")
         assert state(old) == before
     assert old.query("SELECT count(*) FROM decisions") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("ALTER TABLE shards ADD COLUMN colour VARCHAR", r"has shards\.colour, which this Winnow does not know"),
+        ("CREATE TABLE moods (mood VARCHAR)", "has moods, which this Winnow does not know"),
+    ],
+)
+def test_tables_and_columns_of_a_newer_winnow_of_the_same_version_are_refused(store, statement, named):
+    with store.write() as connection:
+        insert_row(connection, "takedowns", kind="doc_id", value="x")
+    connection = store.backend.open(read_only=False)
+    connection.execute(statement)
+    connection.execute("UPDATE meta SET value = 'of a newer one' WHERE key = 'schema'")
+    connection.close()
+    before = other_state(store)
+    for use in (lambda: store.query("SELECT 1"), lambda: store.write().__enter__()):
+        with pytest.raises(UserError, match=named + ".*upgrade winnow"):
+            use()
+    assert other_state(store) == before
+
+
+def other_state(store: Store) -> tuple:
+    connection = store.backend.open(read_only=True)
+    columns = sorted((name, tuple(sorted(columns))) for name, columns in module.columns_of(connection).items())
+    found = columns, connection.execute("SELECT key, value FROM meta ORDER BY key").fetchall()
+    connection.close()
+    return found
 
 
 KILLED = """

@@ -17,8 +17,9 @@ from winnow.identity import doc_ids
 from winnow.store import Store
 from winnow.store.faults import StorageError
 from winnow.store.parts import write_parts
+from winnow.store.published import open_published
 from winnow.store.storage import LocalStorage, part_storage
-from winnow.store.store import add_parts, insert, open_published
+from winnow.store.store import add_parts, insert
 
 DIGEST = "0123456789abcdef0123456789abcdef"
 

@@ -174,7 +174,7 @@ def test_a_full_disk_is_told_whatever_step_it_stops(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("winnow.store.storage._sync", full)
+    monkeypatch.setattr("winnow.store.storage.sync", full)
     (tmp_path / "texts").mkdir()
     with pytest.raises(StorageError, match="no space left while writing a part of texts"):
         write_parts(LocalStorage(tmp_path), "texts", [texts("a")])

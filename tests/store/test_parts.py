@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from winnow.config import Store as StoreSettings
+from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest_file, doc_ids
 from winnow.store import Store, parts
-from winnow.store.parts import conform, part_writer, write_parts
+from winnow.store.parts import Part, conform, part_writer, write_parts
 from winnow.store.storage import LocalStorage
 from winnow.store.store import add_parts, insert, live_parts
 
@@ -105,3 +106,40 @@ def test_rows_of_documents_that_are_gone_are_hidden_and_come_back_with_them(file
             insert(connection, "documents", vectors(*present).select(["doc_id"]))
         with file_store.scratch("embeddings") as connection:
             assert connection.execute("SELECT count(*) FROM embeddings").fetchall() == [(expected,)]
+
+
+def test_a_part_that_went_before_it_is_listed_stops_the_transaction(file_store):
+    here, gone = file_store.write_parts("embeddings", [vectors("a")]) + file_store.write_parts(
+        "embeddings", [vectors("b")]
+    )
+    file_store.storage.remove("embeddings", gone.digest)
+    with pytest.raises(UserError, match=rf"1 parts went .*{gone.digest}.*run this again"), file_store.write() as opened:
+        add_parts(opened, [here, gone])
+    assert file_store.query("SELECT part FROM parts") == []
+
+
+class Counting:
+    """A connection that counts what it is asked to do."""
+
+    def __init__(self, connection) -> None:
+        self.connection, self.statements = connection, 0
+
+    def execute(self, *arguments):
+        self.statements += 1
+        return self.connection.execute(*arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+
+def test_listing_many_parts_takes_as_many_statements_as_listing_one(file_store):
+    written = [Part(f"{number:032x}", "scores", 1, 1) for number in range(500)]
+    with file_store.write() as connection:
+        one, many = Counting(connection), Counting(connection)
+        add_parts(one, written[:1], "first")
+        add_parts(many, [*written, written[3]], "later")
+    assert many.statements == one.statements
+    assert file_store.query("SELECT owner, count(*) FROM parts GROUP BY owner ORDER BY owner") == [
+        ("first", 1),
+        ("later", 499),
+    ]

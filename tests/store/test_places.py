@@ -18,6 +18,8 @@ from winnow.store.store import insert_row
     [
         ("postgres:dbname=winnow password=hunter2", "set PGPASSWORD"),
         ("postgres:dbname=winnow password = 'hunter2'", "set PGPASSWORD"),
+        ("postgres:dbname=winnow password=hunter2 passfile=/pgpass", "set PGPASSWORD"),
+        ("postgres:passfile=/pgpass sslpassword=hunter2", "set PGPASSWORD"),
         ("postgres://winnow:hunter2@host/db", "set PGPASSWORD"),
         ("postgres:postgresql://winnow:hunter2@host/db", "set PGPASSWORD"),
         ("postgres:host=a dbname='it\\'s' PASSWORD='hunter2", "set PGPASSWORD"),

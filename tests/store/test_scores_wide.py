@@ -10,7 +10,8 @@ import pytest
 
 from winnow.identity import doc_ids
 from winnow.store import Store, wide
-from winnow.store.store import add_parts, insert, insert_row, live_parts, open_published
+from winnow.store.published import open_published
+from winnow.store.store import add_parts, insert, insert_row, live_parts
 
 TEXTS = [f"document {number}" for number in range(40)]
 pytestmark = pytest.mark.parametrize("backend", ["file"], indirect=True)

@@ -18,9 +18,10 @@ from winnow.home import Home
 from winnow.identity import doc_ids
 from winnow.store import Store
 from winnow.store import snapshots as module
+from winnow.store.published import open_published
 from winnow.store.schema import tables
 from winnow.store.snapshots import committing_snapshot, open_at
-from winnow.store.store import add_parts, get_meta, insert, insert_row, now, open_published, replace_owned
+from winnow.store.store import add_parts, get_meta, insert, insert_row, now, replace_owned
 
 CHANGED_BY_A_MANIFEST = ("costs", "stage_keys", "meta")
 PUBLIC = [table.name for table in tables().values() if not table.internal]
@@ -189,6 +190,68 @@ def test_an_unchanged_table_costs_no_space(store):
         assert [store.query("SELECT snapshot FROM manifests WHERE version = $v", {"v": version})[0][0]] == [
             [part for (part,) in listed]
         ]
+
+
+def rewritten(store: Store, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Make a manifest and return the tables of which a snapshot was written."""
+    written, real = set(), store.write_parts
+
+    def noted(kind, rows):
+        parts = real(kind, rows)
+        written.update({kind.removeprefix("snapshot_")} if parts and kind.startswith("snapshot_") else ())
+        return parts
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_parts", noted)
+        make_manifest(store)
+    return written
+
+
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
+def test_only_tables_with_other_rows_are_written_again(store, monkeypatch):
+    deliver(store, "web/a", ["x", "y"])
+    assert {"documents", "occurrences", "shards", "signals"} < rewritten(store, monkeypatch)
+    always = {"costs", "parts"}
+    assert rewritten(store, monkeypatch) == always
+    with store.write() as connection:  # the same rows, in another order
+        connection.execute("CREATE TABLE turned AS SELECT * FROM documents ORDER BY doc_id DESC")
+        connection.execute("DELETE FROM documents")
+        connection.execute("INSERT INTO documents SELECT * FROM turned")
+        connection.execute("DROP TABLE turned")
+    assert rewritten(store, monkeypatch) == always
+    with store.write() as connection:
+        connection.execute("UPDATE documents SET dup_count = 1, words = 2 WHERE row = 0")
+    assert rewritten(store, monkeypatch) == {*always, "documents"}
+    with store.write() as connection:  # two columns that change places
+        connection.execute("UPDATE documents SET dup_count = 2, words = 1 WHERE row = 0")
+    assert rewritten(store, monkeypatch) == {*always, "documents"}
+    with store.write() as connection:  # as it was at an earlier manifest
+        connection.execute("UPDATE documents SET dup_count = 1, words = 2 WHERE row = 0")
+    assert rewritten(store, monkeypatch) == always
+    ((part,),) = store.query("SELECT DISTINCT part FROM snapshots WHERE version = 'v0006' AND name = 'documents'")
+    store.storage.remove("snapshot_documents", part)
+    assert rewritten(store, monkeypatch) == {*always, "documents"}
+    store.publish()
+    with open_at(store.home, "v0006") as connection:
+        assert connection.execute("SELECT dup_count, words FROM documents WHERE row = 0").fetchall() == [(1, 2)]
+
+
+@pytest.mark.parametrize("backend", ["file"], indirect=True)
+def test_a_version_that_another_run_has_made_is_refused(store, monkeypatch):
+    deliver(store, "web/a", ["x"])
+    real = module.take_snapshot
+
+    def overtaken(*arguments):
+        found = real(*arguments)
+        monkeypatch.setattr(module, "take_snapshot", real)
+        make_manifest(store)
+        return found
+
+    monkeypatch.setattr(module, "take_snapshot", overtaken)
+    with pytest.raises(UserError, match="another run made manifest v0001 meanwhile"):
+        make_manifest(store)
+    assert store.query("SELECT version FROM manifests") == [("v0001",)]
+    assert store.query("SELECT count(*) FROM parts WHERE kind = 'manifest_rows'") == [(1,)]
 
 
 def test_how_the_rows_lie_in_the_store_does_not_change_the_parts(tmp_path):

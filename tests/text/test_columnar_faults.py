@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +15,10 @@ import pytest
 
 from winnow.text import DOCUMENTS, FieldMap, Limits, Quarantined, ShardReader
 from winnow.text.arrow_footer import BrokenFooterError, batch_places, batch_rows
+from winnow.text.columns import ColumnReader
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.arrow import Arrow
-from winnow.text.formats.base import WHOLE, Block, Format, Reading
+from winnow.text.formats.base import WHOLE, Block, Format, Item, Reading
 from winnow.text.formats.parquet import Parquet
 from winnow.text.watched import UnavailableError, Watched
 
@@ -331,3 +334,151 @@ def test_what_datasets_saves_to_disk_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "data-00000-of-00001.arrow", TABLE.cast(schema), 1000, stream=True)
     texts, bad, reader = read(path)
     assert texts == TEXTS and not bad and reader.records == 1000
+
+
+MIXED = pa.table(
+    {
+        "text": [f"doc {row} " * 9 for row in range(60)],
+        "n": range(60),
+        "l": [[{"a": row}] for row in range(60)],
+        "t": pa.array([row * 10**9 for row in range(60)], pa.timestamp("ns", "Europe/Berlin")),
+        "d": pa.array(["a", "b"] * 30).dictionary_encode(),
+    }
+)
+
+
+@pytest.mark.parametrize("make", ["file", "stream", "zstd", "parquet"])
+def test_whatever_bits_are_flipped_only_an_unavailable_file_raises_and_counts_stay_sane(
+    tmp_path: Path, make: str
+) -> None:
+    path = tmp_path / ("a.parquet" if make == "parquet" else "a.arrow")
+    if make == "parquet":
+        pq.write_table(MIXED, path, row_group_size=20)
+    else:
+        write(path, MIXED, 20, stream=make == "stream", compression="zstd" if make == "zstd" else None)
+    whole = path.read_bytes()
+    chosen = random.Random(make)
+    for _ in range(50):
+        data = bytearray(whole)
+        for _ in range(chosen.choice([1, 1, 2, 8])):
+            data[-chosen.randrange(1, len(data) if chosen.random() < 0.5 else 1500)] ^= 1 << chosen.randrange(8)
+        path.write_bytes(data)
+        reader = read(path)[2]
+        assert reader.records <= 10_000
+
+
+def test_an_offsets_buffer_of_odd_length_costs_its_batch_at_most(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow", pa.table({"text": TEXTS[:300]}))
+    data = path.read_bytes()
+    places = batch_places(io.BytesIO(data))
+    size = struct.pack("<qq", 0, 404)  # the offsets of 100 texts: buffers are (place, length)
+    at = data.index(size, places[1].offset)
+    overwrite(path, at + 8, struct.pack("<q", 405))
+    assert read(path)[0] == TEXTS[:300]
+    overwrite(path, at + 8, struct.pack("<q", 402))
+    texts, (row,), _ = read(path)
+    assert texts == TEXTS[:100] + TEXTS[200:300]
+    assert (row.reason, row.row, row.records) == ("truncated_stream", 100, 100)
+
+
+def test_what_goes_wrong_in_making_documents_of_a_batch_costs_the_rest_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.arrow")
+    items = ColumnReader.items
+
+    def failing(self: ColumnReader, batch: pa.RecordBatch, first_row: int) -> Iterator[Item]:
+        yield from items(self, batch, first_row)
+        if first_row == 200:
+            raise ValueError("the buffer is too small")
+
+    monkeypatch.setattr(ColumnReader, "items", failing)
+    texts, (row,), _ = read(path)
+    assert texts == TEXTS[:200] + TEXTS[300:]
+    assert (row.reason, row.row, row.records) == ("truncated_stream", 200, 100) and "too small" in row.detail
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("rows", [2**62, 7 * 10**16, 101])
+@pytest.mark.parametrize("columns_too", [False, True])
+def test_a_record_batch_of_more_rows_than_it_can_hold_is_one_bad_record(
+    tmp_path: Path, compression: str | None, rows: int, columns_too: bool
+) -> None:
+    path = write(tmp_path / "a.arrow", pa.table({"text": TEXTS}), compression=compression)
+    data = bytearray(path.read_bytes())
+    places = batch_places(io.BytesIO(data))
+    for place in places[2:5]:
+        message = bytes(data[place.offset : place.offset + place.metadata_bytes])
+        hundreds = [at for at in range(0, len(message) - 8, 4) if message[at : at + 8] == struct.pack("<q", 100)]
+        assert len(hundreds) == 2  # of the batch, and of its column
+        for at in hundreds if columns_too else hundreds[:1]:
+            data[place.offset + at : place.offset + at + 8] = struct.pack("<q", rows)
+    path.write_bytes(data)
+    texts, bad, reader = read(path)
+    assert texts == TEXTS[:200] + TEXTS[500:] and not reader.failed
+    believed = 101 if rows == 101 and columns_too else 1
+    assert [(row.reason, row.records) for row in bad] == [("truncated_stream", believed)] * 3
+    cut = Arrow().cut(io.BytesIO(data), 1, Reading())
+    assert cut.spans[-1].first_row == 600 + 3 * believed
+
+
+def test_record_batches_that_lie_beyond_the_file_are_no_footer(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.arrow")
+    data = path.read_bytes()
+    place = batch_places(io.BytesIO(data))[7]
+    at = data.rindex(struct.pack("<qi", place.offset, place.metadata_bytes))
+    for offset, value in ((0, -8), (0, 2**61), (8, 2**30), (16, 2**60), (16, -1)):
+        broken = bytearray(data)
+        struct.pack_into("<i" if offset == 8 else "<q", broken, at + offset, value)
+        with pytest.raises(BrokenFooterError):
+            batch_places(io.BytesIO(broken))
+        path.write_bytes(broken)
+        texts, (row,), reader = read(path)  # as the stream that it is as well
+        assert texts == TEXTS and not reader.failed and (row.row, row.records) == (1000, 1)
+
+
+def test_a_row_group_of_more_rows_than_values_is_one_bad_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    # Row groups of 8191 values: a number that nothing else in the footer is, and a zigzag varint of two bytes.
+    texts = [f"text {row}" for row in range(3 * 8191)]
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=8191)
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    number, more = b"\x16\xfe\x7f", b"\x16\xfe\xff"  # an i64 of Thrift's compact protocol
+    at = data.rindex(number, footer)
+    length = int.from_bytes(data[-8:-4], "little")
+    # 8191 becomes more than 10^16: seven further bytes of the number.
+    changed = (
+        data[:at] + more + b"\xff" * 5 + b"\x0f" + data[at + 3 : -8] + (length + 6).to_bytes(4, "little") + data[-4:]
+    )
+    path.write_bytes(changed)
+    assert pq.ParquetFile(path).metadata.row_group(2).num_rows > 10**14
+    got, (row,), reader = read(path)
+    assert got == texts[: 2 * 8191] and not reader.failed
+    assert (row.reason, row.row, row.records) == ("truncated_stream", 2 * 8191, 1)
+    assert Parquet().cut(io.BytesIO(changed), 1, Reading()).spans[-1].first_row == 2 * 8191
+
+
+@pytest.mark.parametrize(("offset", "whence"), [(-1, 0), (-(2**40), 1), (-(2**40), 2), (2**62, 0), (2**200, 0)])
+def test_a_seek_to_no_place_is_the_contents_fault_and_not_the_files(tmp_path: Path, offset: int, whence: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"some bytes")
+    with Watched(path.open("rb"), "a") as file:
+        with pytest.raises(ValueError, match="no place in"):
+            file.seek(offset, whence)
+        file.check()
+        assert file.seek(0) == 0 and file.read() == b"some bytes"
+
+
+def test_a_negative_place_in_a_footer_is_corruption_that_is_quarantined(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": TEXTS}), path, use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    place = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset
+    assert place == 4
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    at = data.index(b"\x26\x08", footer)  # field data_page_offset, i64, zigzag 4
+    data[at + 1] = 0x07  # -4
+    path.write_bytes(data)
+    texts, bad, reader = read(path)
+    assert not texts and reader.failed | bool(bad)

@@ -23,7 +23,7 @@ from winnow.text import columns as columns_module
 from winnow.text.arrow_json import json_texts, json_values
 from winnow.text.arrow_values import nesting, plain, unique_names
 from winnow.text.batches import BatchBuilder
-from winnow.text.column_groups import pieces
+from winnow.text.column_groups import measured, pieces
 from winnow.text.column_paths import json_type
 from winnow.text.columns import ColumnReader
 from winnow.text.drift import FieldTypes
@@ -446,7 +446,7 @@ def test_long_values_of_a_dictionary_are_decoded_a_piece_at_a_time(monkeypatch: 
 def test_pieces_are_bounded_keep_the_order_and_lose_nothing(sizes: list[list[int]], target: int) -> None:
     texts = [[chr(97 + index % 26) * size for index, size in enumerate(batch)] for batch in sizes]
     batches = [pa.record_batch({"text": pa.array(batch, pa.string())}) for batch in texts]
-    cut = list(pieces(iter(batches), target))
+    cut = list(pieces(measured(iter(batches)), target))
     assert [text for piece in cut for text in piece["text"].to_pylist()] == [text for batch in texts for text in batch]
     for piece in cut:
         lengths = [len(text) for text in piece["text"].to_pylist()]

@@ -8,6 +8,7 @@ import io
 import itertools
 import lzma
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,10 +124,30 @@ def test_a_compression_other_than_the_name_says_is_told_with_the_mend() -> None:
     assert drain(b"BZh9 is how a text may begin", None)[1] is None
 
 
-def test_a_zstandard_window_beyond_two_gigabytes_is_refused_with_the_mend() -> None:
-    frame = b"\x28\xb5\x2f\xfd" + bytes([0x00, (32 - 10) << 3]) + b"\x01\x00\x00"
+@pytest.mark.parametrize("window_log", [27, 28, 31, 32])
+def test_a_zstandard_window_beyond_128_mebibytes_is_refused_with_the_mend(window_log: int) -> None:
+    frame = b"\x28\xb5\x2f\xfd" + bytes([0x00, (window_log - 10) << 3]) + b"\x01\x00\x00"
     got, error = drain(frame, "zst")
-    assert got == b"" and "--long=31" in str(error)
+    assert got == b""
+    if window_log == 27:
+        assert error is None
+    else:
+        assert "compress it anew with a window of at most 128 MiB (--long=27)" in str(error)
+
+
+@pytest.mark.parametrize(("code", "allowed"), [(30, True), (31, False), (40, False)])
+def test_an_xz_window_beyond_128_mebibytes_is_refused_with_the_mend(code: int, allowed: bool) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**16}]
+    data = bytearray(lzma.compress(TEXT, filters=filters))
+    header = data[12:20]  # of the only block: size, flags, filter, size of its properties, window, padding
+    assert header[2:4] == b"\x21\x01"
+    header[4] = code  # 30: 2^27 bytes, 31: 1.5 times that
+    data[12:24] = header + zlib.crc32(header).to_bytes(4, "little")
+    got, error = drain(bytes(data), "xz")
+    if allowed:
+        assert (got, error) == (TEXT, None)
+    else:
+        assert got == b"" and "compress it anew with a window of at most 128 MiB" in str(error)
 
 
 @pytest.mark.parametrize("kind", KINDS)

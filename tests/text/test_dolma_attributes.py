@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from winnow.identity import canonical_json
 from winnow.text import Limits, Quarantined, ShardReader
 from winnow.text.formats import Reading
+from winnow.text.watched import UnavailableError
 
 LENIENT = Limits(max_bad_fraction=1.0)
 
@@ -246,3 +247,16 @@ with AttributeJoin((("t", {str(path)!r}),), Limits(batch_bytes=2**20)) as join:
 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**14  # KiB; 40 MiB were read
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_attributes_that_cannot_be_opened_make_their_documents_unavailable_and_not_failed(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", documents(2))
+    late = tmp_path / "late.jsonl"
+    with pytest.raises(UnavailableError, match="late.jsonl"):
+        read(path, {"late": late})
+    write(late, tags(2))
+    rows, quarantined, reader = read(path, {"late": late})
+    assert len(rows) == 2 and not quarantined and not reader.failed
+    broken = tmp_path / "broken.jsonl.gz"
+    broken.write_bytes(gzip.compress(late.read_bytes())[:-20])
+    assert read(path, {"broken": broken})[2].failed

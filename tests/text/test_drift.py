@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.text.drift import FieldTypes, contradictions, described
+from winnow.text.drift import MOST_CHARACTERS, MOST_NAMES, FieldTypes, contradictions, described
 
 KINDS = ["null", "boolean", "integer", "number", "string", "array", "object"]
 types = st.dictionaries(st.sampled_from("abcd"), st.sets(st.sampled_from(KINDS), min_size=1), max_size=4)
@@ -88,3 +89,61 @@ def test_fields_are_described_for_people() -> None:
 
 def test_a_name_that_utf8_cannot_hold_can_still_be_stored() -> None:
     assert "?" in of({"\ud800": 1}).to_json()
+
+
+def test_names_without_end_are_noted_up_to_a_bound_and_the_fields_are_open() -> None:
+    seen = FieldTypes()
+    for number in range(MOST_NAMES + 5000):
+        seen.add({"text": "a", f"key {number}": number})
+    assert seen.open and len(seen.types) == MOST_NAMES and seen.types["text"] == {"string"}
+    seen.add({"text": None, "another": 1})
+    assert seen.types["text"] == {"string", "null"} and "another" not in seen.types
+    back = FieldTypes.from_json(seen.to_json())
+    assert back.open and back.types == seen.types
+    assert described(back, ["text", "another"]) == "text: null or string, another: not noted, further fields"
+
+
+def test_long_names_and_wide_records_are_bounded_too() -> None:
+    tracemalloc.start()
+    seen = FieldTypes()
+    for number in range(200):
+        seen.add({f"{number} {'x' * 100_000}": 1})
+    for number in range(1000):
+        seen.add(dict.fromkeys([*map(str, range(1000)), f"n{number}"], 1))
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert seen.open and sum(map(len, seen.types)) <= MOST_CHARACTERS
+    assert held < 5_000_000
+
+
+def test_open_fields_contradict_only_in_names_that_both_know() -> None:
+    seen = of({"text": "a", "score": 1})
+    for number in range(MOST_NAMES):
+        seen.note(f"key {number}", "integer")
+    assert seen.open
+    assert contradictions(seen, of({"text": "a", "never noted": []})) == []
+    assert contradictions(seen, of({"score": "high"})) == ["score"]
+
+
+def test_merging_keeps_to_the_bound_and_an_open_part_makes_an_open_whole() -> None:
+    first, second, whole = FieldTypes(), FieldTypes(), FieldTypes()
+    for number in range(9000):
+        for part in (first, whole):
+            part.note(f"a{number}", "string")
+    for number in range(9000):
+        for part in (second, whole):
+            part.note(f"b{number}", "string")
+    first.merge(second)
+    assert first.open and first.types == whole.types and not second.open
+    few = of({"a": 1})
+    few.merge(first)
+    assert few.open and len(few.types) == MOST_NAMES
+
+
+def test_the_field_of_no_name_is_told_from_the_mark_of_open_fields() -> None:
+    seen = of({"": 1})
+    assert FieldTypes.from_json(seen.to_json()).types == {"": {"integer"}}
+    seen.open = True
+    back = FieldTypes.from_json(seen.to_json())
+    assert back.open and back.types == {"": {"integer"}}
+    assert FieldTypes.from_json(None).types == {} and not FieldTypes.from_json(None).open

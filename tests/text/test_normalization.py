@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from winnow.errors import UserError
 from winnow.text import Limits, ShardReader
 from winnow.text.formats import Reading
-from winnow.text.normalize import SEGMENT, STEPS, Normalization, repair_mojibake
+from winnow.text.normalize import MOST_ROUNDS, SEGMENT, STEPS, Normalization, repair_mojibake
 
 step_choices = st.lists(st.sampled_from(sorted(STEPS)), max_size=4)
 # Characters that steps act on, alone and together: what bytes of UTF-8 become, controls, line ends, combining marks.
@@ -144,3 +144,15 @@ def test_a_text_that_normalization_empties_is_quarantined_and_the_original_of_a_
     ]
     assert [(row.row, row.reason) for batch in batches for row in batch.quarantined] == [(0, "empty_text")]
     assert (reader.records, reader.occurrences, reader.quarantined) == (3, 2, 1)
+
+
+def test_steps_that_never_agree_come_to_an_end() -> None:
+    normalization = Normalization(["nfc"])
+    rounds: list[str] = []
+
+    def turn(text: str) -> str:
+        rounds.append(text)
+        return text[::-1]
+
+    normalization._functions = [turn]
+    assert normalization.apply("ab") == "ab" and len(rounds) == MOST_ROUNDS

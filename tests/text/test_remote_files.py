@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from file_servers import Asked, Faults, GoogleStorage, Hub, Site, proxy, serve
+from file_servers import Asked, Faults, GoogleStorage, Hub, Reply, Site, proxy, serve
 
 from winnow.errors import UserError
-from winnow.text import remote_file, retries
+from winnow.text import remote_file, retries, web
 from winnow.text.locations import list_files, open_binary
 
 BLOCK = 2**16
@@ -474,3 +474,23 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_faults_are_those_asked_for() -> None:
     faults = Faults(next=["500"], at=lambda asked: asked.method == "GET")
     assert [faults.of(Asked(method, "/", {})) for method in ("HEAD", "GET", "GET")] == ["", "500", ""]
+
+
+def test_a_redirect_leads_to_a_web_address_or_nowhere() -> None:
+    target = ""
+
+    def answer(asked: Asked) -> Reply:
+        return Reply(200, {}, b"there") if asked.path == "/there" else Reply(302, {"Location": target})
+
+    faults = Faults()
+    with serve(answer, faults) as address:
+        target = "/there"
+        assert _read(f"{address}/a.jsonl") == b"there"
+        for target in ("ftp://127.0.0.1:1/a.jsonl", "file:///etc/passwd", "data:,x"):
+            faults.asked.clear()
+            with pytest.raises(OSError):
+                _read(f"{address}/a.jsonl")
+            assert len(faults.asked) == 1
+        target = "ftp://127.0.0.1:1/a.jsonl"
+        with pytest.raises(OSError, match="no web address"):
+            web._request(f"{address}/a.jsonl", None)

@@ -76,13 +76,19 @@ def _locations(texts: Iterable[str]) -> list[Location]:
 
 
 def _remote(uri: str) -> Location:
-    """Return the location of a URI: the folder before its first wildcard, and what follows as the glob."""
-    from winnow.text.locations import list_files
+    """Return the location of a URI: the folder before its first wildcard, and what follows as the glob.
 
+    In a web address ``?`` begins the query, which stays with the root. Raises :class:`UserError` for a URI that holds a
+    secret, before any server is asked.
+    """
+    from winnow.text.locations import list_files, refuse_secrets, scheme_of
+
+    refuse_secrets(uri)
     scheme, _, rest = uri.partition("://")
-    parts = rest.split("/")
+    rest, mark, query = rest.partition("?") if scheme_of(uri) in ("http", "https") else (rest, "", "")
+    host, *parts = rest.split("/")
     fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    root = f"{scheme}://{'/'.join(parts[:fixed])}"
+    root = f"{scheme}://{'/'.join((host, *parts[:fixed]))}{mark}{query}"
     include = ["/".join(parts[fixed:])] if fixed < len(parts) else ["**/*"]
     if not list_files(root, include):
         raise UserError(f"--corpus {uri}: no file there; check the glob")

@@ -36,6 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     backup = commands.add_parser("backup", help="back the store up; a second backup copies only what is new")
     backup.add_argument("folder", metavar="DIR", help="where backups lie, all of them together")
+    backup.add_argument("--verify", action="store_true", help="hash what is there already; copy anew what is damaged")
 
     restore = commands.add_parser("restore", help="make a home from a backup, in any backend")
     restore.add_argument("folder", metavar="DIR", help="where backups lie")
@@ -78,7 +79,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _examined(store: Store, deep: bool = False, form: str = "table") -> int:
-    from winnow.store.doctor import examine
+    from winnow.stages.examining import examine
 
     found = examine(store, deep=deep)
     state = {True: "ok", False: "PROBLEM"}
@@ -110,9 +111,9 @@ def gc(options: argparse.Namespace) -> int:
     from winnow.store.garbage import collect_garbage
 
     store = _store(options)
-    if not options.dry_run:
-        purge_withdrawn(store)  # of a delivery that was killed after its transaction
     removed = collect_garbage(store, options.keep_days, options.dry_run)
+    if not options.dry_run and purge_withdrawn(store):  # of a delivery that was killed after its transaction
+        store.publish()  # what it replaced goes in a later collection
     if options.format == "json":
         print(json.dumps([vars(one) for one in removed], indent=2, ensure_ascii=False))
         return 0
@@ -130,9 +131,12 @@ def backup(options: argparse.Namespace) -> int:
     from winnow.store.backup import make_backup
 
     folder = Path(options.folder).expanduser().resolve()
-    made = make_backup(_store(options), folder)
+    made = make_backup(_store(options), folder, options.verify)
     print(f"{folder}/backups/{made.name}: {made.files:,} files, {made.bytes:,} bytes")
-    print(f"copied {made.copied_files:,} files, {made.copied_bytes:,} bytes; the rest was there already")
+    checked = " and is whole" if options.verify else ""
+    print(f"copied {made.copied_files:,} files, {made.copied_bytes:,} bytes; the rest was there already{checked}")
+    if made.replaced_files:
+        print(f"{made.replaced_files:,} of the copied files replaced damaged ones, which older backups may share")
     return 0
 
 

@@ -62,7 +62,7 @@ def _check_encoder(home: Home, config: Config) -> None:
 
 def _check_checkpoint(home: Home, config: Config, name: str) -> None:
     from winnow.stages.checkpoints import initial_checkpoint
-    from winnow.store.store import open_published
+    from winnow.store.published import open_published
     from winnow.train.checkpoint import problem
 
     if name == initial_checkpoint(config):

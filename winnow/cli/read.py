@@ -29,7 +29,7 @@ def manifest(options: argparse.Namespace) -> int:
 
 
 def _list(home: Home, options: argparse.Namespace) -> int:
-    from winnow.store.store import open_published
+    from winnow.store.published import open_published
 
     with open_published(home) as connection:
         cursor = connection.execute(
@@ -104,7 +104,7 @@ def explain(options: argparse.Namespace) -> int:
     """Print every judgement on one document."""
     from winnow.cli.explanation import lines
     from winnow.stages.explain import explain_document
-    from winnow.store.store import open_published
+    from winnow.store.published import open_published
 
     with open_published(Home.from_environment(options.home)) as connection:
         found = explain_document(connection, options.doc_id, options.manifest)

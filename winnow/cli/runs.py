@@ -110,27 +110,37 @@ class Runner:
         return 0
 
     def _ingest(self, stages: Iterable[str]) -> None:
-        """Deliver what waits, a delivery at a time; without any, go on with what an earlier run left unfinished."""
+        """Deliver what waits, a delivery at a time; without any, go on with what an earlier run left unfinished.
+
+        Raises :class:`UserError` at the end when files were refused: all others are in.
+        """
         from winnow.stages.corpus import known_shards
         from winnow.store import Store
         from winnow.text.deliveries import plan, scan
 
         store = Store(self.home, self.config.store)
         files = scan(self.home, self.config.corpus)
-        delivered: set[str] = set()
+        delivered = False
         while True:
             with store.read() as connection:
                 known = known_shards(connection, self.config.corpus)
             delivery = plan(files, known, most_bytes=self.config.corpus.delivery_bytes)
-            if not delivery or delivery.key in delivered:
+            tried = all(known.refused.get(file.shard) == file.fingerprint for file in delivery.files)
+            if not delivery or (delivered and tried and not delivery.withdrawn):
                 break
             delivery.save(self.home)
             self.instance.add_dynamic_partitions("shards", [delivery.key])
             self._execute("ingest", stages, partition_key=delivery.key)
-            delivered.add(delivery.key)
+            delivered = True
         if not delivered and (last := store.query("SELECT batch FROM shards ORDER BY delivered_at DESC LIMIT 1")):
             self.instance.add_dynamic_partitions("shards", [last[0][0]])  # unless Dagster's own home is a new one
             self._execute("ingest", stages, partition_key=last[0][0])
+        refused = [reason for (reason,) in store.query("SELECT reason FROM refused ORDER BY shard")]
+        if refused:
+            raise UserError(
+                f"{len(refused)} files were left as they were, everything else is in: {'; '.join(refused[:5])}"
+                + (" ..." if len(refused) > 5 else "")
+            )
 
     def _current(self) -> str:
         from winnow.stages.checkpoints import current_checkpoint

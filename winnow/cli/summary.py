@@ -9,8 +9,8 @@ from winnow.cli.read import funnel_rows
 from winnow.cli.show import aligned
 from winnow.home import Home
 from winnow.stages.manifests import funnel, manifest_row
+from winnow.store.published import open_published
 from winnow.store.schema import tables
-from winnow.store.store import open_published
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

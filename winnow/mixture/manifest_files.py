@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from winnow.durable import sync
 from winnow.errors import UserError
 from winnow.identity import digest, digest_file
 from winnow.mixture.manifest import (
@@ -56,45 +57,78 @@ def next_version(root: Path) -> str:
     return f"v{int(versions[-1][1:]) + 1 if versions else 1:04d}"
 
 
+@dataclass(frozen=True)
+class Draft:
+    """The rows of a manifest that has no version yet: the folder that will be its own, the SHA-256 of its rows."""
+
+    folder: Path
+    rows_sha256: str
+
+
 def write_manifest(manifest: Manifest, root: Path, unlisted: bool = False) -> Path:
-    """Write ``root/vNNNN`` atomically and return it.
+    """Write ``root/vNNNN`` atomically and return it: :func:`draft_rows` and :func:`place_manifest` at once."""
+    there = _already(manifest, root, unlisted)
+    if there is not None:
+        return there
+    with draft_rows(manifest.rows, root) as draft:
+        return place_manifest(manifest, draft, unlisted)
+
+
+@contextmanager
+def draft_rows(rows: pa.Table, root: Path) -> Iterator[Draft]:
+    """Write and sync the rows of a manifest to be under ``root``; a draft that is not placed goes with the block.
+
+    It is all that takes long, so that a transaction needs to do no more than :func:`place_manifest`.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f".v-{secrets.token_hex(8)}.partial"
+    folder.mkdir()
+    try:
+        pq.write_table(rows, folder / ROWS_FILE, compression="zstd", row_group_size=8 * BATCH_ROWS)
+        sync(folder / ROWS_FILE)
+        yield Draft(folder, digest_file(folder / ROWS_FILE))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def place_manifest(manifest: Manifest, draft: Draft, unlisted: bool = False) -> Path:
+    """Add the record to the drafted rows of this manifest and give the folder its name.
 
     Whoever looks sees no folder or a whole one. A version that is there already with the same digest is left as it is,
-    or, where no store lists it yet (``unlisted``: a run was killed), written anew with what this run records of itself.
+    or, where no store lists it yet (``unlisted``: a run was killed), replaced by what this run records of itself.
     Raises :class:`UserError` when it is there with another digest, or when the version is no ``vNNNN``.
     """
+    root = draft.folder.parent
+    there = _already(manifest, root, unlisted)
+    if there is not None:
+        return there
+    record = {**manifest.record(), "rows_sha256": draft.rows_sha256}
+    record["checksum"] = digest(record)
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (draft.folder / RECORD_FILE).write_text(text, encoding="utf-8")
+    sync(draft.folder / RECORD_FILE)
+    sync(draft.folder)
+    folder = root / manifest.version
+    if folder.exists():
+        old = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
+        folder.replace(old)
+        shutil.rmtree(old, ignore_errors=True)
+    draft.folder.replace(folder)
+    sync(root)
+    return folder
+
+
+def _already(manifest: Manifest, root: Path, unlisted: bool) -> Path | None:
+    """Return the folder of the version, if it is there and stays. Raises :class:`UserError` when it cannot be his."""
     if not VERSION.fullmatch(manifest.version):
         raise UserError(f"manifest version '{manifest.version}': expected v and at least four digits, as in v0001")
     folder = root / manifest.version
-    if folder.exists():
-        there = _load_record(folder)["digest"]
-        if there != manifest.digest:
-            raise UserError(
-                f"{folder}: holds another manifest ({there}); manifests never change, take the next version"
-            )
-        if not unlisted:
-            return folder
-    root.mkdir(parents=True, exist_ok=True)
-    partial = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
-    partial.mkdir()
-    try:
-        pq.write_table(manifest.rows, partial / ROWS_FILE, compression="zstd", row_group_size=8 * BATCH_ROWS)
-        record = {**manifest.record(), "rows_sha256": digest_file(partial / ROWS_FILE)}
-        record["checksum"] = digest(record)
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (partial / RECORD_FILE).write_text(text, encoding="utf-8")
-        for path in (partial / ROWS_FILE, partial / RECORD_FILE, partial):
-            _sync(path)
-        if folder.exists():
-            old = root / f".{manifest.version}-{secrets.token_hex(8)}.partial"
-            folder.replace(old)
-            shutil.rmtree(old, ignore_errors=True)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    _sync(root)
-    return folder
+    if not folder.exists():
+        return None
+    there = _load_record(folder)["digest"]
+    if there != manifest.digest:
+        raise UserError(f"{folder}: holds another manifest ({there}); manifests never change, take the next version")
+    return None if unlisted else folder
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -177,12 +211,3 @@ def _load_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or "digest" not in record:
         raise UserError(f"{path}: is no manifest; reproduce it")
     return record
-
-
-def _sync(path: Path) -> None:
-    """Make a file's or folder's content survive a crash of the machine."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

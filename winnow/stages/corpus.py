@@ -24,11 +24,21 @@ from winnow.identity import digest, digest_file
 from winnow.stages.documents import derive_documents
 from winnow.stages.progress import Count, Progress
 from winnow.stages.reading import read_all
-from winnow.stages.staging import Delivered, ReadFile, put_together, quarantine_rows, refuse, shard_row
+from winnow.stages.staging import (
+    Delivered,
+    ReadFile,
+    put_together,
+    quarantine_rows,
+    refuse,
+    refused_rows,
+    shard_row,
+    touched_table,
+)
 from winnow.stages.takedowns import apply_takedowns, demanded_hashes
 from winnow.stages.text_parts import parts_of_affected, replace_parts, rewrite_parts, without_refused
-from winnow.stages.withdrawn_texts import doc_ids_by_hash, purge_withdrawn
+from winnow.stages.withdrawn_texts import doc_ids_by_hash, purge_is_due, purge_withdrawn
 from winnow.store.faults import explained
+from winnow.store.garbage import keeping_parts
 from winnow.store.stage import Stage
 from winnow.store.store import Store, add_parts, get_meta, insert, set_meta
 from winnow.text.deliveries import DeliveredFile, Delivery, Known
@@ -60,7 +70,13 @@ def known_shards(connection: Connection, corpus: Corpus) -> Known:
     shards = {
         shard: (size, mtime) if reader == current[source] else (-1, -1) for shard, source, reader, size, mtime in rows
     }
-    return Known(shards, int(get_meta(connection, "deliveries") or 0))
+    refused = {}
+    if connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE table_name = 'refused'"
+    ).fetchone():  # else an older file
+        found = connection.execute("SELECT shard, bytes, mtime_ns FROM refused ORDER BY refused_at, shard").fetchall()
+        refused = {shard: (size, mtime) for shard, size, mtime in found}
+    return Known(shards, int(get_meta(connection, "deliveries") or 0), refused)
 
 
 def reader_digest(corpus: Corpus, source: str) -> str:
@@ -111,6 +127,7 @@ def corpus_digest(store: Store) -> str:
         return get_meta(connection, "corpus_digest") or digest([])
 
 
+@keeping_parts
 def deliver(
     store: Store,
     corpus: Corpus,
@@ -127,7 +144,9 @@ def deliver(
     folder = store.home.scratch / f"delivery-{uuid.uuid4().hex}"
     known = {
         shard: Before(*row)
-        for shard, *row in store.query("SELECT shard, source, sha256, reader, bytes, mtime_ns, fields FROM shards")
+        for shard, *row in store.query(
+            "SELECT shard, source, sha256, reader, bytes, mtime_ns, CASE WHEN NOT failed THEN fields END FROM shards"
+        )
     }
     touched: list[DeliveredFile] = []
     wanted: list[tuple[DeliveredFile, Reading]] = []
@@ -136,7 +155,7 @@ def deliver(
         before = known.get(file.shard)
         if before and (before.reader, before.bytes, before.mtime_ns) == (settings, *file.fingerprint):
             report.unchanged += 1
-        elif before and before.reader == settings and before.sha256 and before.sha256 == _digest_if_local(file):
+        elif before and (before.reader, before.bytes) == (settings, file.bytes) and _same_bytes(file, before.sha256):
             touched.append(file)
             report.unchanged += 1
         else:
@@ -149,12 +168,13 @@ def deliver(
         with explained(str(store.home.scratch), "reading a delivery"):
             reads = read_all(plan, store.home, store.settings, folder, corpus.workers, Progress(plan.bytes, progress))
         files = put_together(reads, plan.cuts)
-        leaving = {file.shard for file, _ in wanted} | set(gone)
+        leaving = {file.shard for file, _ in wanted} | {*gone, *delivery.waiting}
         staying: dict[str, dict[str, FieldTypes]] = {}
         for shard, before in known.items():
-            if shard not in leaving:
+            if shard not in leaving and before.fields is not None:
                 staying.setdefault(before.source, {})[shard] = FieldTypes.from_json(before.fields)
-        report.refused = refuse(files, staying, corpus)
+        refuse(files, staying, corpus)
+        report.refused = [file.unavailable for file in files if file.unavailable is not None]
         without_refused(store, files)
         taken = [file for file in files if file.unavailable is None]
         _count_files(report, taken, gone)
@@ -163,6 +183,7 @@ def deliver(
             started = time.monotonic()
             _commit(store, corpus, taken, touched, gone, report, work)
             report.commit_seconds = time.monotonic() - started
+        _record_refused(store, delivery, files)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return report
@@ -180,13 +201,32 @@ class Before:
     fields: str | None
 
 
-def _digest_if_local(file: DeliveredFile) -> str | None:
-    if is_remote(file.path) or file.attributes:
-        return None
+def _same_bytes(file: DeliveredFile, sha256: str | None) -> bool:
+    if sha256 is None or is_remote(file.path) or file.attributes:
+        return False
     try:
-        return digest_file(Path(file.path))
+        return digest_file(Path(file.path)) == sha256
     except OSError:
-        return None
+        return False
+
+
+def _record_refused(store: Store, delivery: Delivery, files: list[ReadFile]) -> None:
+    """Say which files of the delivery were refused, and no longer which were before."""
+    looked_at = pa.table(
+        {"shard": pa.array([*(file.shard for file in delivery.files), *delivery.withdrawn], pa.string())}
+    )
+    rows = refused_rows(files)
+    with store.read() as connection:
+        connection.register("looked_at", looked_at)
+        if (
+            not len(rows)
+            and not connection.execute("SELECT 1 FROM refused SEMI JOIN looked_at USING (shard)").fetchone()
+        ):
+            return
+    with store.write() as connection:
+        connection.register("looked_at", looked_at)
+        connection.execute("DELETE FROM refused WHERE shard IN (SELECT shard FROM looked_at)")
+        insert(connection, "refused", rows)
 
 
 def _count_files(report: Delivered, files: list[ReadFile], gone: list[str]) -> None:
@@ -198,8 +238,8 @@ def _count_files(report: Delivered, files: list[ReadFile], gone: list[str]) -> N
         report.quarantined += file.tally.quarantined
         if file.tally.failure is not None:
             report.failed.append(file.file.shard)
-        for row in file.quarantine:
-            report.reasons[row.reason] = report.reasons.get(row.reason, 0) + row.records
+        for reason, records in file.reasons.items():
+            report.reasons[reason] = report.reasons.get(reason, 0) + records
 
 
 def _commit(
@@ -229,8 +269,6 @@ def _commit(
         connection.register("priorities", priorities)
         if parts_of_affected(connection) != sorted(rewritten):
             raise UserError("another delivery changed the same files meanwhile; run this one again")
-        if not all(store.storage.exists("texts", part) for part in parts):
-            raise UserError("garbage collection took parts of this delivery before it was done; run it again")
         connection.execute(
             "CREATE TEMP TABLE touched AS SELECT DISTINCT doc_id FROM occurrences SEMI JOIN affected USING (shard)"
         )
@@ -239,6 +277,12 @@ def _commit(
         if spools := sorted({str(spool) for file in files for spool in file.spools}):
             connection.execute(
                 "INSERT INTO occurrences BY NAME SELECT * FROM read_parquet($spools)"
+                " WHERE shard IN (SELECT shard FROM affected)",
+                {"spools": spools},
+            )
+        if spools := sorted({str(spool) for file in files for spool in file.quarantine}):
+            connection.execute(
+                "INSERT INTO quarantine BY NAME SELECT * FROM read_parquet($spools)"
                 " WHERE shard IN (SELECT shard FROM affected)",
                 {"spools": spools},
             )
@@ -251,10 +295,11 @@ def _commit(
         ]
         if rows:
             insert(connection, "shards", pa.Table.from_pylist(rows))
-        for file in touched:
+        if touched:
+            connection.register("touched_files", touched_table(touched))
             connection.execute(
-                "UPDATE shards SET bytes = $bytes, mtime_ns = $mtime_ns, path = $path WHERE shard = $shard",
-                {"bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path, "shard": file.shard},
+                "UPDATE shards SET bytes = t.bytes, mtime_ns = t.mtime_ns, path = t.path FROM touched_files t"
+                " WHERE shards.shard = t.shard"
             )
         add_parts(connection, parts.values())
         connection.execute(
@@ -264,5 +309,5 @@ def _commit(
         report.documents_added, report.documents_removed = derive_documents(connection)
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
         work.finish(connection, report.occurrences, bytes=report.bytes)
-    if report.taken_down:
+    if purge_is_due(store):
         purge_withdrawn(store)

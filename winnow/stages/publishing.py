@@ -12,27 +12,30 @@ import pyarrow as pa
 from winnow.contamination.judge import contamination_version
 from winnow.dedup.sketch import make_plan
 from winnow.errors import UserError
-from winnow.identity import canonical_json
+from winnow.identity import canonical_json, digest, ids_to_numpy
 from winnow.mixture.environment import recorded_environment
 from winnow.mixture.manifest import Manifest, build_manifest
-from winnow.mixture.manifest_files import manifest_versions, read_manifest, write_manifest
+from winnow.mixture.manifest_files import draft_rows, manifest_versions, place_manifest, read_manifest
 from winnow.quality.judge import quality_version
-from winnow.stages.corpus import corpus_digest
+from winnow.stages.corpus_digest import digest_of, lanes_of, recomputed_corpus_digest
 from winnow.stages.influence import model_name
 from winnow.stages.loop import Loop
 from winnow.stages.manifests import SEMANTIC, curation_state, funnel
 from winnow.stages.probes import gradient_method
 from winnow.stages.references import stored_sets
 from winnow.stages.selection import Selected, selection_name
+from winnow.store.garbage import keeping_parts
 from winnow.store.judgements import row_groups
 from winnow.store.snapshots import committing_snapshot
 from winnow.store.stage import Stage, stage_key
-from winnow.store.store import Store, insert_row, now
+from winnow.store.store import Store, get_meta, insert_row, now
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 log = logging.getLogger(__name__)
+
+CHANGED = "changed while the manifest was made: run again from `signals` (`winnow run` does)"
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,25 @@ def manifest_key(store: Store, loop: Loop) -> str:
     return stage_key("manifests", "1", selection=selection_name(store, loop), state=state.key, parent=parent)
 
 
+@keeping_parts
 def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     """Write the next manifest version from a selection: its rows and the store's state as parts, its folder, its place.
 
-    The state is that which the manifest's own transaction adds to: where another one came between, it is taken again.
+    The store's state is that which the manifest's own transaction adds to: where another one came between, it is taken
+    again. Raises :class:`UserError`, and makes none, when the documents, what else decides the choice, or the newest
+    manifest are then not those that the selection was made from: a document that is withdrawn meanwhile is in none.
     """
     loop = selected.loop
     config, name, model = loop.config, selection_name(store, loop), model_name(store, loop)
+    chosen_from = digest_of(lanes_of(ids_to_numpy(loop.pool.documents["doc_id"]), loop.pool.documents["source"]))
     with store.read("decisions") as connection:
         parent = _newest(connection)
         state = curation_state(connection, config, store.home, loop.checkpoint.name)
+        _require_corpus(connection, chosen_from)
         # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
         environment = recorded_environment(_dtypes(config))
         counted = funnel(connection, name, loop.checkpoint.tokenizer)
+        corpus = get_meta(connection, "corpus_digest") or digest([])
     rows = selected.manifest_rows()
     got = selected.mixture_rows(name)
     weights = {row["source"]: row["weight"] for row in got.to_pylist() if row["method"] == "selected"}
@@ -80,7 +89,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         seed=config.selection.seed,
         configuration=config.semantic(*SEMANTIC),
         inputs={
-            "corpus": corpus_digest(store),
+            "corpus": corpus,
             **loop.inputs,
             "evaluation_sets": {one.name: one.digest for one in stored_sets(store) if one.kind != "reference"},
             "influence_model": model,
@@ -106,9 +115,17 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     versioned = manifest.rows.append_column("version", pa.array([version] * len(manifest.rows), pa.string()))
     parts = store.write_parts("manifest_rows", row_groups(versioned))
     made_at = now()
-    with committing_snapshot(store, version, parts, made_at) as (connection, snapshot):
+    with (
+        draft_rows(manifest.rows, store.home.manifests) as draft,
+        committing_snapshot(store, version, parts, made_at) as (connection, snapshot),
+    ):
+        _require_corpus(connection, chosen_from)
+        if curation_state(connection, config, store.home, loop.checkpoint.name).key != state.key:
+            raise UserError(f"the reference or an evaluation set {CHANGED}")
+        if _newest(connection) != parent:
+            raise UserError("another run made a manifest meanwhile: run `manifests` again")
         manifest = replace(manifest, version=version, snapshot=snapshot.digests)
-        folder = write_manifest(manifest, store.home.manifests, unlisted=True)
+        folder = place_manifest(manifest, draft, unlisted=True)
         insert_row(
             connection,
             "manifests",
@@ -132,6 +149,14 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         )
         stage.finish(connection, manifest.documents, output=version)
     return Made(manifest, folder)
+
+
+def _require_corpus(connection: Connection, expected: str) -> None:
+    """Raise :class:`UserError` unless the documents and their sources are still those with this digest."""
+    recorded = get_meta(connection, "corpus_lanes")  # an older Winnow recorded only a digest, in its own way
+    found = recomputed_corpus_digest(connection) if recorded is None else get_meta(connection, "corpus_digest")
+    if found != expected:
+        raise UserError(f"the corpus {CHANGED}")
 
 
 def _newest(connection: Connection) -> str | None:

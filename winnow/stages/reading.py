@@ -6,56 +6,57 @@ writes counts until the delivery's transaction lists it, so a killed worker leav
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.ipc
-import pyarrow.parquet as pq
 
 from winnow.config import Store as StoreSettings
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.stages.progress import EVERY_SECONDS, Progress
-from winnow.store.parts import Part, PartWriter, arrow_schema, conform
+from winnow.stages.spooling import TaskRows
+from winnow.store.parts import Part, PartWriter
 from winnow.store.store import Store
 from winnow.text.deliveries import DeliveredFile
 from winnow.text.drift import FieldTypes
 from winnow.text.formats import WHOLE
-from winnow.text.locations import is_remote, scheme_of
+from winnow.text.locations import is_remote, list_files, scheme_of
 from winnow.text.planning import Piece, Plan, Task
-from winnow.text.quarantine import Quarantined
 from winnow.text.readers import ShardReader
 from winnow.text.tally import Tally
 from winnow.text.watched import UnavailableError
 
-OCCURRENCES = list(arrow_schema("occurrences").names)
-TEXTS = list(arrow_schema("texts").names)
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class Read:
     """What came of one piece: counts, field types, spooled rows, and which of the task's parts hold its texts.
 
-    ``quarantine`` is complete for a whole file; the spans of one are judged together, by their tallies.
+    The quarantine rows of a whole file are spooled, and ``reasons`` counts their records; the spans of one file are
+    judged together, by their tallies, which list them.
     """
 
     piece: Piece
     format: str
     tally: Tally
     fields: FieldTypes
-    quarantine: list[Quarantined] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
     sha256: str | None = None
     bytes: int = 0
     spool: Path | None = None
+    quarantine: Path | None = None
     parts: list[Part] = field(default_factory=list)
     unavailable: str | None = None
 
@@ -162,7 +163,7 @@ def read_task(
     progress: Progress | None,
 ) -> list[Read]:
     """Read one task's pieces; raises ``OSError`` where the results cannot be written."""
-    rows = _Rows(
+    rows = TaskRows(
         PartWriter(Store(home, settings).storage, "texts"), folder / f"task-{number}", held=len(task.pieces) > 1
     )
     reads = []
@@ -180,35 +181,55 @@ def read_task(
         rows.abandon()
     for read, holders in zip(reads, rows.holders, strict=True):
         read.spool, read.parts = rows.spool, [parts[part] for part in holders]
+        read.quarantine = rows.refused if read.reasons else None
     return reads
 
 
-def _read_piece(piece: Piece, rows: _Rows, moved: Callable[[int, int, int], None]) -> Read:
+def _read_piece(piece: Piece, rows: TaskRows, moved: Callable[[int, int, int], None]) -> Read:
+    """Read one piece; whatever is wrong with its file is said of it and stops no other. Raises what writing raises."""
     file = piece.file
     reader = ShardReader(file.path, reading=piece.reading, span=piece.span)
     rows.begin()
     before = (0, 0, 0)
-    quarantine: list[Quarantined] = []
+    reasons: Counter[str] = Counter()
     unavailable = None
-    try:
-        for batch in reader:
-            rows.add(_owned(batch.documents, file.shard, file.source))
-            quarantine += batch.quarantined
-            now = (reader.records - reader.quarantined, reader.quarantined, reader.consumed)
-            moved(*(new - old for new, old in zip(now, before, strict=True)))
-            before = now
-        if piece.span != WHOLE:
-            _require_unchanged(file)
-    except UnavailableError as error:
-        unavailable = str(error)
+    batches = iter(reader)
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None and piece.span != WHOLE:
+                _require_unchanged(file)
+        except UnavailableError as error:
+            unavailable = str(error)
+            break
+        except Exception as error:  # a fault of the reader's, which must not hold up the other files
+            log.exception("reading %s", file.path)
+            unavailable = (
+                f"{file.path}: it cannot be read ({type(error).__name__}: {error}); report it, or mend the file"
+            )
+            break
+        if batch is None:
+            break
+        rows.add(_owned(batch.documents, file.shard, file.source))
+        if piece.span == WHOLE:
+            rows.refuse(file.shard, batch.quarantined)
+            for row in batch.quarantined:
+                reasons[row.reason] += row.records
+        now = (reader.records - reader.quarantined, reader.quarantined, reader.consumed)
+        moved(*(new - old for new, old in zip(now, before, strict=True)))
+        before = now
+    if not reader.opened and file.mtime_ns:  # it could be read when it was found
+        unavailable = f"{file.path}: {reader.failure}"
     moved(0, 0, reader.consumed - before[2])
     rows.finish(kept=unavailable is None and not reader.failed)
+    if piece.span == WHOLE:
+        reader.tally.listed.clear()  # they are spooled
     return Read(
         piece,
         reader.format,
         reader.tally,
         reader.fields,
-        quarantine,
+        reasons,
         reader.sha256,
         reader.bytes,
         unavailable=unavailable,
@@ -216,14 +237,16 @@ def _read_piece(piece: Piece, rows: _Rows, moved: Callable[[int, int, int], None
 
 
 def _require_unchanged(file: DeliveredFile) -> None:
-    """Raise :class:`UnavailableError` unless a local file still is what was cut: each of its pieces is opened anew."""
-    if is_remote(file.path):
-        return
+    """Raise :class:`UnavailableError` unless a file still is what was cut: each of its pieces is opened anew."""
     try:
-        status = Path(file.path).stat()
-    except OSError as error:
-        raise UnavailableError(file.path, error) from error
-    if (status.st_size, status.st_mtime_ns) != file.fingerprint:
+        if is_remote(file.path):
+            found = [(one.bytes, one.version) for one in list_files(file.path, ["**/*"])]
+        else:
+            status = Path(file.path).stat()
+            found = [(status.st_size, status.st_mtime_ns)]
+    except (OSError, UserError) as error:
+        raise UnavailableError(file.path, str(error)) from error
+    if found != [file.fingerprint]:
         raise UnavailableError(file.path, "the file changed while it was read")
 
 
@@ -232,77 +255,3 @@ def _owned(documents: pa.Table, shard: str, source: str) -> pa.Table:
     return documents.append_column("shard", pa.array([shard] * count, pa.string())).append_column(
         "source", pa.array([source] * count, pa.string())
     )
-
-
-class _Rows:
-    """The rows of a task's pieces on their way into a spool of occurrences and into text parts.
-
-    ``held``: a piece may still fail, so its rows wait (in memory, over a bound on disk) until it has ended well. Those
-    of a task with one piece are written at once; if it fails, what was written is listed nowhere. ``holders`` gives,
-    for each piece, the numbers of the parts that hold its texts.
-    """
-
-    HELD_BYTES = 32 * 2**20
-
-    def __init__(self, texts: PartWriter, stem: Path, held: bool) -> None:
-        self.spool = stem.with_suffix(".parquet")
-        self.holders: list[list[int]] = []
-        self._texts, self._held = texts, held
-        self._occurrences = pq.ParquetWriter(self.spool, arrow_schema("occurrences"), compression="zstd")
-        self._held_path = stem.with_suffix(".arrow")
-        self._tables: list[pa.Table] = []
-        self._size = 0
-        self._stream: pa.ipc.RecordBatchStreamWriter | None = None
-
-    def begin(self) -> None:
-        """The rows that follow are those of the next piece."""
-        self.holders.append([])
-
-    def add(self, rows: pa.Table) -> None:
-        if not self._held:
-            self._write(rows)
-            return
-        self._tables.append(rows)
-        self._size += rows.nbytes
-        if self._size > self.HELD_BYTES:
-            if self._stream is None:
-                self._stream = pa.ipc.new_stream(self._held_path, rows.schema)
-            for table in self._tables:
-                self._stream.write_table(table)
-            self._tables, self._size = [], 0
-
-    def finish(self, kept: bool) -> None:
-        """The piece has ended: if it ended well its rows are kept."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-            with pa.ipc.open_stream(self._held_path) as batches:
-                for batch in batches if kept else ():
-                    self._write(pa.Table.from_batches([batch]))
-            self._held_path.unlink()
-        for table in self._tables if kept else ():
-            self._write(table)
-        self._tables, self._size = [], 0
-        if not kept:
-            self.holders[-1] = []
-
-    def _write(self, rows: pa.Table) -> None:
-        if len(rows):
-            self._occurrences.write_table(conform("occurrences", rows.select(OCCURRENCES)))
-            part = self._texts.add(rows.select(TEXTS))
-            if part not in self.holders[-1]:
-                self.holders[-1].append(part)
-
-    def end(self) -> list[Part]:
-        """Close the spool and return the parts."""
-        self._texts.cut()
-        self._occurrences.close()
-        return self._texts.parts
-
-    def abandon(self) -> None:
-        """Let go of what is still open."""
-        self._texts.abandon()
-        with suppress(OSError):
-            self._occurrences.close()
-            if self._stream is not None:
-                self._stream.close()

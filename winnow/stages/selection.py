@@ -112,7 +112,7 @@ class Selected:
                 "verdict": pa.array(["rejected"] * len(early), pa.string()),
                 "cluster": early["cluster"].cast(pa.int32()),
                 "score": pa.nulls(len(early), pa.float64()),
-                "in_control": pa.array([False] * len(early)),
+                "in_control": pa.array([False] * len(early), pa.bool_()),
             }
         )
         rows = pa.concat_tables([candidates, rejected.select(candidates.column_names)])

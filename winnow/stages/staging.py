@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ import pyarrow as pa
 
 from winnow.config import Corpus, Source
 from winnow.stages.reading import Read
-from winnow.store.parts import Part, arrow_schema, conform
+from winnow.stages.spooling import quarantine_table
+from winnow.store.parts import Part, arrow_schema
 from winnow.store.stage import Stage
 from winnow.store.store import now
 from winnow.text.deliveries import DeliveredFile
@@ -54,19 +56,22 @@ class Delivered:
 
 @dataclass
 class ReadFile:
-    """One file after all its pieces: the row of ``shards`` in the making, its quarantine rows, spools and parts.
+    """One file after all its pieces: the row of ``shards`` in the making, its spools and parts.
 
-    Spools and parts may hold other files' rows too.
+    Spools and parts may hold other files' rows too. ``listed`` are the quarantine rows of a file that was cut; those of
+    others are in ``quarantine`` spools. ``reasons`` counts quarantined records.
     """
 
     file: DeliveredFile
     format: str
     tally: Tally
     fields: FieldTypes
-    quarantine: list[Quarantined]
     sha256: str | None
-    spools: set[Path]
-    parts: list[Part]
+    reasons: Counter[str] = field(default_factory=Counter)
+    spools: set[Path] = field(default_factory=set)
+    quarantine: set[Path] = field(default_factory=set)
+    parts: list[Part] = field(default_factory=list)
+    listed: list[Quarantined] = field(default_factory=list)
     unavailable: str | None = None
 
 
@@ -76,61 +81,68 @@ def put_together(reads: Iterable[Read], cuts: Mapping[str, Cut]) -> list[ReadFil
     limits: dict[str, Limits] = {}
     for read in reads:
         file = read.piece.file
+        spools = {read.spool} if read.spool else set()
         if file.shard not in cuts:
             files[file.shard] = ReadFile(
                 file,
                 read.format,
                 read.tally,
                 read.fields,
-                read.quarantine,
                 read.sha256,
-                {read.spool} if read.spool else set(),
+                read.reasons,
+                spools,
+                {read.quarantine} if read.quarantine else set(),
                 read.parts,
-                read.unavailable,
+                unavailable=read.unavailable,
             )
             continue
         whole = files.setdefault(
-            file.shard, ReadFile(file, read.format, Tally(), FieldTypes(), [], cuts[file.shard].sha256, set(), [])
+            file.shard, ReadFile(file, read.format, Tally(), FieldTypes(), cuts[file.shard].sha256)
         )
         whole.tally.merge(read.tally)
         whole.fields.merge(read.fields)
-        whole.spools |= {read.spool} if read.spool else set()
+        whole.spools |= spools
         whole.parts += read.parts
         whole.unavailable = whole.unavailable or read.unavailable
         limits[file.shard] = read.piece.reading.limits
     for shard, whole in files.items():
         if shard in limits:
-            whole.quarantine = [*whole.tally.listed, *whole.tally.judge(limits[shard])]
+            whole.listed = [*whole.tally.listed, *whole.tally.judge(limits[shard])]
+            for row in whole.listed:
+                whole.reasons[row.reason] += row.records
         if whole.tally.failure is not None:
             whole.spools, whole.parts = set(), []
     return list(files.values())
 
 
-def refuse(files: Iterable[ReadFile], known: Mapping[str, Mapping[str, FieldTypes]], corpus: Corpus) -> list[str]:
-    """Return why files cannot be taken now, by marking them unavailable; the others are not held up by them.
+def refuse(files: Iterable[ReadFile], known: Mapping[str, Mapping[str, FieldTypes]], corpus: Corpus) -> None:
+    """Mark the files that cannot be taken now as unavailable, with why; the others are not held up by them.
 
     ``known`` gives the fields of the shards that stay, by source. A file whose bytes did not come is one; one whose
     fields contradict those of its source's shards (the known ones, and those before it in this delivery) is another.
     """
     seen = {source: dict(shards) for source, shards in known.items()}
-    refused = []
+    merged: dict[str, FieldTypes] = {}
     for file in sorted(files, key=lambda one: one.file.shard):
         settings = corpus.source(file.file.source)
-        if file.unavailable is None and file.tally.failure is None and settings.schema_drift == "stop":
-            shards = seen.setdefault(file.file.source, {})
-            file.unavailable = _contradiction(file, shards, settings)
-            if file.unavailable is None:
-                shards[file.file.shard] = file.fields
-        if file.unavailable is not None:
-            refused.append(file.unavailable)
-    return refused
+        if file.unavailable is not None or file.tally.failure is not None or settings.schema_drift == "allow":
+            continue
+        shards = seen.setdefault(file.file.source, {})
+        together = merged.get(file.file.source)
+        if together is None:
+            together = merged[file.file.source] = FieldTypes()
+            for types in shards.values():
+                together.merge(types)
+        file.unavailable = _contradiction(file, shards, together, settings)
+        if file.unavailable is None:
+            shards[file.file.shard] = file.fields
+            together.merge(file.fields)
 
 
-def _contradiction(file: ReadFile, shards: Mapping[str, FieldTypes], source: Source) -> str | None:
+def _contradiction(
+    file: ReadFile, shards: Mapping[str, FieldTypes], together: FieldTypes, source: Source
+) -> str | None:
     mapped = {name.split(".")[0] for name in (source.text_field, source.id_field, source.url_field, source.date_field)}
-    together = FieldTypes()
-    for types in shards.values():
-        together.merge(types)
     names = contradictions(together, file.fields, mapped)
     if not names:
         return None
@@ -172,13 +184,30 @@ def shard_row(file: ReadFile, settings: str, source: Source, work: Stage) -> dic
 
 
 def quarantine_rows(files: Iterable[ReadFile]) -> pa.Table:
-    """Return the rows of ``quarantine`` of files that were read."""
-    rows = [(file.file.shard, row) for file in files for row in file.quarantine]
-    if not rows:
-        return arrow_schema("quarantine").empty_table()
-    columns: dict[str, list[object]] = {
-        name: [getattr(row, name) for _, row in rows]
-        for name in ("row", "offset", "reason", "detail", "excerpt", "records")
-    }
-    columns["byte_offset"] = columns.pop("offset")
-    return conform("quarantine", pa.table({**columns, "shard": [shard for shard, _ in rows]}))
+    """Return the rows of ``quarantine`` that are not spooled: those of the files that were cut."""
+    tables = [quarantine_table(file.file.shard, file.listed) for file in files if file.listed]
+    return pa.concat_tables(tables) if tables else arrow_schema("quarantine").empty_table()
+
+
+def refused_rows(files: Iterable[ReadFile]) -> pa.Table:
+    """Return the rows of ``refused`` for files that cannot be taken now."""
+    rows = [
+        {
+            "shard": file.file.shard,
+            "path": file.file.path,
+            "bytes": file.file.bytes,
+            "mtime_ns": file.file.mtime_ns,
+            "reason": file.unavailable,
+            "refused_at": now(),
+        }
+        for file in files
+        if file.unavailable is not None
+    ]
+    return pa.Table.from_pylist(rows, arrow_schema("refused"))
+
+
+def touched_table(files: Iterable[DeliveredFile]) -> pa.Table:
+    """Return size, time and place of files whose bytes are those that the store knows."""
+    rows = [{"shard": file.shard, "bytes": file.bytes, "mtime_ns": file.mtime_ns, "path": file.path} for file in files]
+    kinds = [("shard", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("path", pa.string())]
+    return pa.Table.from_pylist(rows, pa.schema(kinds))

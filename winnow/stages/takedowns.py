@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from winnow.errors import UserError
-from winnow.stages.withdrawn_texts import Hashed
-from winnow.store.store import Store, live_parts, load, now
+from winnow.stages.withdrawn_texts import PURGE_DUE, Hashed
+from winnow.store.store import Store, live_parts, load, now, set_meta
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
@@ -101,7 +101,10 @@ def withdraw(connection: Connection) -> int:
         """
     )
     tell_why(connection, "reached")
-    return count_rows(connection, "moving")
+    moved = count_rows(connection, "moving")
+    if moved:  # the live text parts still hold them
+        set_meta(connection, PURGE_DUE, "true")
+    return moved
 
 
 def tell_why(connection: Connection, documents: str) -> None:

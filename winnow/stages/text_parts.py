@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from winnow.store.parts import Part
-from winnow.store.store import Store, add_parts
+from winnow.store.store import Store, add_parts, unlist_parts
 
 if TYPE_CHECKING:
     from winnow.stages.staging import ReadFile
@@ -34,9 +34,9 @@ def parts_of_affected(connection: Connection) -> list[str]:
 
 def replace_parts(connection: Connection, rewritten: dict[str, list[Part]]) -> None:
     """Put the rewritten parts in the place of the old ones, in the list of parts and with the shards they hold."""
+    unlist_parts(connection, "part IN (SELECT unnest($old))", {"old": list(rewritten)})
+    add_parts(connection, [part for parts in rewritten.values() for part in parts])
     for old, parts in rewritten.items():
-        connection.execute("DELETE FROM parts WHERE part = $part", {"part": old})
-        add_parts(connection, parts)
         new = [part.digest for part in parts]
         connection.execute(
             "UPDATE shards SET parts = list_concat(list_filter(parts, lambda p: p <> $old), $new)"

@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 
 from winnow.identity import UUID
 from winnow.stages.text_parts import replace_parts
+from winnow.store.garbage import keeping_parts
 from winnow.store.parts import Part
-from winnow.store.store import Store, live_parts
+from winnow.store.store import Store, get_meta, live_parts, set_meta
 
 log = logging.getLogger(__name__)
 
 HASHED = pa.schema([("doc_id", UUID), ("value", pa.string())])
 BATCH_ROWS = 4_096
+PURGE_DUE = "purge_due"
+"""The key of ``meta`` that says so."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,18 @@ def doc_ids_by_hash(store: Store, parts: Iterable[str], hashes: frozenset[str]) 
     return Hashed(hashes, frozenset(parts), pa.table({"doc_id": ids, "value": values}, schema=HASHED))
 
 
+def purge_is_due(store: Store) -> bool:
+    """Return whether a transaction has withdrawn documents whose texts live parts may still hold."""
+    with store.read() as connection:
+        return bool(get_meta(connection, PURGE_DUE))
+
+
+@keeping_parts
 def purge_withdrawn(store: Store) -> int:
     """Write the live text parts that hold withdrawn documents anew without them; return how many there were.
 
-    It follows every transaction that withdraws. Killed before its own transaction it changes nothing, and the next one
-    takes it up.
+    It follows every transaction that withdraws, and stays due (:func:`purge_is_due`) until it is done: killed before
+    its own transaction it changes nothing, and the next delivery takes it up.
     """
     while True:
         with store.read() as connection:
@@ -69,12 +79,13 @@ def purge_withdrawn(store: Store) -> int:
         ids = _storage(withdrawn.combine_chunks())
         holding = [part for (part,) in parts if _holds(store, part, ids)]
         rewritten = {part: _without(store, part, ids) for part in holding}
-        if not rewritten:
+        if not rewritten and not purge_is_due(store):
             return 0
         with store.write() as connection:
             live = set(live_parts(connection).get("texts", []))
             if live >= set(rewritten):
                 replace_parts(connection, rewritten)
+                set_meta(connection, PURGE_DUE, "")
                 return len(rewritten)
         log.info("a delivery changed the text parts meanwhile; looking again")
 

@@ -1,8 +1,7 @@
 """A user's own SQL: it reads the published store or a manifest's, and can change nothing, neither there nor elsewhere.
 
-Three walls: one statement, which has to be a query; files closed to it but for the parts of the store and the spill
-folder, with the configuration locked; and the published file open read-only. On remote storage the second one is only
-the lock: DuckDB asks for other paths than the parts' there.
+Three walls: one statement, which has to be a query; files and addresses closed to it but for the parts of the store
+and the spill folder, with the configuration locked; and the published file open read-only.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import duckdb
 
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.remote import is_remote
+from winnow.store.published import open_published
 from winnow.store.snapshots import open_at
-from winnow.store.store import Connection, get_meta, open_published
+from winnow.store.store import Connection
 
 EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 Fetch = Callable[[int], list[tuple[Any, ...]]]
@@ -27,13 +26,11 @@ def open_for_questions(home: Home, version: str | None = None) -> Connection:
     """Open the published store, or that of a manifest, so that SQL can read its parts and touch nothing else."""
     connection = open_at(home, version) if version else open_published(home)
     try:
-        if home.scratch.is_dir():
-            connection.execute("SET temp_directory = $path", {"path": str(home.scratch)})
-        if not is_remote(get_meta(connection, "data") or ""):
-            views = connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
-            files = sorted({name.replace("''", "'") for (sql,) in views for name in PART.findall(sql)})
-            connection.execute("SET allowed_paths = $files", {"files": files})
-            connection.execute("SET enable_external_access = false")
+        views = connection.execute("SELECT sql FROM duckdb_views() WHERE NOT internal").fetchall()
+        files = sorted({name.replace("''", "'") for (sql,) in views for name in PART.findall(sql)})
+        connection.execute("SET allowed_paths = $files", {"files": files})
+        connection.execute("SET allow_unsigned_extensions = false")  # those of the store are loaded
+        connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
@@ -69,8 +66,8 @@ def _require_query(connection: Connection, sql: str) -> None:
     if kinds == ["EXPLAIN"]:  # it runs what it explains, if it is told to
         explained = EXPLAIN.sub("", sql, count=1)
         kinds = [statement.type.name for statement in connection.extract_statements(explained)]
-    if re.search(r"\bPIVOT\b", sql, re.IGNORECASE) and kinds[-1:] == ["SELECT"] and set(kinds[:-1]) == {"CREATE"}:
-        return  # DuckDB takes a pivot apart into a temporary type and a query
+    if kinds[-1:] == ["SELECT"] and set(kinds[:-1]) == {"CREATE"} and ";" not in sql.rstrip().removesuffix(";"):
+        return  # one statement, then: a pivot, which DuckDB takes apart into temporary types and a query
     if kinds != ["SELECT"]:
         found = ", ".join(kind for kind in kinds if kind != "SELECT") or f"{len(kinds)} statements"
         raise UserError(

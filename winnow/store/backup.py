@@ -5,14 +5,14 @@
     DIR/backups/TIME/tables/         every table as Parquet, exported from one consistent state
     DIR/backups/TIME/index.json      what belongs to it, each file with SHA-256 and bytes; written last
 
-A backup without its index does not exist. Everything shared is put in place by a rename and never changed.
+A backup without its index does not exist. Everything shared is put in place by a rename and never changed, but for what
+turns out to be damaged: that is copied anew.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,34 +25,36 @@ from typing import Any
 
 import duckdb
 
+from winnow.durable import sync
 from winnow.errors import UserError
 from winnow.identity import digest, digest_file
+from winnow.store.backup_index import CONFIG, FOLDERS, FORMAT, INDEX
 from winnow.store.connections import quoted
+from winnow.store.frozen import frozen
 from winnow.store.garbage import SNAPSHOTS, no_garbage_collection
 from winnow.store.part_files import PART_DIGITS, copy_file, part_bytes, pour
 from winnow.store.schema import tables
 from winnow.store.store import Connection, Store, get_meta
 
-FORMAT = "winnow-backup-1"
-INDEX = "index.json"
-
 
 @dataclass(frozen=True)
 class BackedUp:
-    """A backup that was made: its name, its files, and what it had to copy of them."""
+    """A backup that was made: its name, its files, what it copied of them, how many of these replaced damaged ones."""
 
     name: str
     files: int
     bytes: int
     copied_files: int
     copied_bytes: int
+    replaced_files: int
 
 
-def make_backup(store: Store, target: Path) -> BackedUp:
+def make_backup(store: Store, target: Path, verify: bool = False) -> BackedUp:
     """Back the store up into ``target`` beside the backups that are there.
 
-    Raises :class:`UserError` when there is no store, another backup is at work in ``target``, or a file of the store is
-    damaged; then there is no backup.
+    A file that is in ``target`` already is taken for whole when it has the store's size; with ``verify`` it is hashed.
+    One that is not whole is copied anew. Raises :class:`UserError` when there is no store, another backup is at work in
+    ``target``, or a file of the store is damaged or missing; then there is no backup.
     """
     if not store.backend.exists():
         raise UserError(f"there is no store in {store.home.root}: nothing to back up")
@@ -62,7 +64,7 @@ def make_backup(store: Store, target: Path) -> BackedUp:
         _sweep(target)
         name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%fZ")
         folder = target / "backups" / name
-        writer = _Writer(store, target, folder)
+        writer = _Writer(store, target, folder, verify)
         writer.write_tables()
         for kind, part in writer.parts:
             writer.copy_part(kind, part)
@@ -94,9 +96,9 @@ def _sweep(target: Path) -> None:
 def _files(store: Store) -> Iterator[Path]:
     """Yield the regular files of a home that a backup holds beside tables and parts; hidden ones are half written."""
     home = store.home
-    if home.config.is_file():
-        yield home.config
-    for folder in (home.manifests, home.artifacts, home.checkpoints):
+    if (home.root / CONFIG).is_file():
+        yield home.root / CONFIG
+    for folder in (home.root / name for name in FOLDERS):
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not any(step.startswith(".") for step in path.relative_to(folder).parts):
                 yield path
@@ -105,42 +107,58 @@ def _files(store: Store) -> Iterator[Path]:
 class _Writer:
     """One backup in the making."""
 
-    def __init__(self, store: Store, target: Path, folder: Path) -> None:
-        self.store, self.target, self.folder = store, target, folder
+    def __init__(self, store: Store, target: Path, folder: Path, verify: bool) -> None:
+        self.store, self.target, self.folder, self.verify = store, target, folder, verify
         self.parts: list[tuple[str, str]] = []
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[tuple[str, str], int] = {}
         self.index: dict[str, Any] = {"tables": {}, "parts": [], "files": []}
-        self.copied_files = self.copied_bytes = 0
+        self.copied_files = self.copied_bytes = self.replaced_files = 0
 
     def write_tables(self) -> None:
-        """Export every table from one state, and note the parts that this state and its manifests need."""
+        """Export every table from one state, and note the parts that this state and its manifests need.
+
+        Others write meanwhile: a store in one file is exported from a copy.
+        """
         folder = self.folder / "tables"
         folder.mkdir(parents=True)
-        with self.store.read() as connection:
+        with frozen(self.store) as connection:
             for table in tables().values():
                 if not table.parts:
                     path = folder / f"{table.name}.parquet"
                     connection.execute(f"COPY {table.name} TO '{quoted(str(path))}' (FORMAT parquet, COMPRESSION zstd)")
             self._note(connection)
         for path in sorted(folder.iterdir()):
-            _sync(path)
+            sync(path)
             size = path.stat().st_size
             self.index["tables"][path.stem] = {"sha256": digest_file(path), "bytes": size}
             self.copied_files, self.copied_bytes = self.copied_files + 1, self.copied_bytes + size
 
     def _note(self, connection: Connection) -> None:
-        self.sizes = dict(connection.execute("SELECT part, bytes FROM parts").fetchall())
+        self.sizes = {(part.kind, part.digest): part.bytes for part in self.store.storage.list()}
         live = connection.execute("SELECT kind, part FROM parts").fetchall()
         kept = connection.execute("SELECT kind, part FROM snapshots").fetchall()
         named = {part for (part,) in connection.execute(SNAPSHOTS).fetchall()} - {part for _, part in [*live, *kept]}
         if named:  # of manifests that are older than the table of snapshots
-            kept += [(part.kind, part.digest) for part in self.store.storage.list() if part.digest in named]
+            found = {(kind, part) for kind, part in self.sizes if part in named} | self._held(named)
+            if lost := named - {part for _, part in found}:
+                raise UserError(
+                    f"{len(lost)} parts that manifests need are missing, {min(lost)} among them: `winnow doctor` says "
+                    "what to do; nothing was backed up"
+                )
+            kept += found
         self.parts = sorted({*live, *kept})
         self.index |= {name: get_meta(connection, name) for name in ("schema_version", "generation")}
 
+    def _held(self, digests: set[str]) -> set[tuple[str, str]]:
+        """Return those of some parts that the backup folder has."""
+        return {
+            (path.parent.name, path.stem) for path in self.target.glob("parts/*/[!.]*.parquet") if path.stem in digests
+        }
+
     def copy_part(self, kind: str, part: str) -> None:
+        """Copy a part unless the backup has it; one that the store lost stays as it is there, when it is whole."""
         place = self.target / "parts" / kind / f"{part}.parquet"
-        if not place.exists() or place.stat().st_size != self.sizes.get(part, place.stat().st_size):
+        if not self._whole(place, part, self.sizes.get((kind, part))):
             temporary = place.with_name(f".{uuid.uuid4().hex}.tmp")
             temporary.parent.mkdir(parents=True, exist_ok=True)
             where = self.store.storage.uri(kind, part)
@@ -157,13 +175,21 @@ class _Writer:
             self._place(temporary, place)
         self.index["parts"].append({"kind": kind, "digest": part, "bytes": place.stat().st_size})
 
+    def _whole(self, place: Path, expected: str, size: int | None) -> bool:
+        """Return whether a shared file is in place with its size; with its digest too when asked, or without a size."""
+        if not place.exists():
+            return False
+        if size is not None and (place.stat().st_size != size or not self.verify):
+            return place.stat().st_size == size
+        return digest_file(place)[: len(expected)] == expected
+
     def copy_shared(self, path: Path) -> None:
         temporary = self.target / "files" / f".{uuid.uuid4().hex}.tmp"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         name = path.relative_to(self.store.home.root).as_posix()
         found = digest_file(path)
         place = self.target / "files" / found
-        if not place.exists() or place.stat().st_size != path.stat().st_size:
+        if not self._whole(place, found, path.stat().st_size):
             found = copy_file(path, temporary)  # what was copied counts, not what was there an instant before
             place = self.target / "files" / found
             self._place(temporary, place)
@@ -171,9 +197,10 @@ class _Writer:
 
     def _place(self, temporary: Path, place: Path) -> None:
         self.copied_files, self.copied_bytes = self.copied_files + 1, self.copied_bytes + temporary.stat().st_size
-        _sync(temporary)
+        self.replaced_files += place.exists()
+        sync(temporary)
         temporary.replace(place)
-        _sync(place.parent)
+        sync(place.parent)
 
     def finish(self, name: str) -> BackedUp:
         """Write the index, which makes the backup one."""
@@ -189,44 +216,10 @@ class _Writer:
         record["checksum"] = digest(record)
         temporary = self.folder / f".{INDEX}.tmp"
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(self.folder / INDEX)
         for folder in (self.folder / "tables", self.folder, self.folder.parent, self.target):
-            _sync(folder)
+            sync(folder)
         files = [*record["tables"].values(), *record["parts"], *record["files"]]
         total = sum(file["bytes"] for file in files)
-        return BackedUp(name, len(files), total, self.copied_files, self.copied_bytes)
-
-
-def backup_names(target: Path) -> list[str]:
-    """Return the backups in a folder, oldest first."""
-    return sorted(path.parent.name for path in target.glob(f"backups/*/{INDEX}"))
-
-
-def read_index(target: Path, name: str | None = None) -> dict[str, Any]:
-    """Return the index of a backup (the newest unless named). Raises :class:`UserError`: none, no such, damaged."""
-    names = backup_names(target)
-    if not names:
-        raise UserError(f"there is no backup in {target}: `winnow backup {target}` makes one")
-    if name is not None and name not in names:
-        raise UserError(f"there is no backup '{name}' in {target}; there is: {', '.join(names)}")
-    path = target / "backups" / (name or names[-1]) / INDEX
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        said = record.pop("checksum")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore another backup with --backup NAME") from error
-    if said != digest(record):
-        raise UserError(f"{path} was changed after it was written: restore another backup with --backup NAME")
-    if record["format"] != FORMAT:
-        raise UserError(f"{path} has format {record['format']}, expected {FORMAT}: restore it with a newer Winnow")
-    return dict(record)
-
-
-def _sync(path: Path) -> None:
-    """Make a file's or folder's content survive a crash of the machine."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return BackedUp(name, len(files), total, self.copied_files, self.copied_bytes, self.replaced_files)

@@ -11,8 +11,9 @@ from winnow.errors import UserError
 from winnow.store.doctor import Patient, check
 from winnow.store.garbage import SNAPSHOTS
 from winnow.store.part_files import PART_DIGITS, part_sha256
+from winnow.store.published import open_published
 from winnow.store.schema import SCHEMA_VERSION, tables
-from winnow.store.store import get_meta, open_published
+from winnow.store.store import get_meta
 
 NEEDED = f"SELECT part FROM parts UNION {SNAPSHOTS}"  # noqa: S608
 """The digests of all parts that somebody needs."""

@@ -18,6 +18,9 @@ SETTINGS = {
     "arrow_lossless_conversion": "true",  # UUID columns arrive as arrow.uuid, not as text
 }
 
+READING = SETTINGS | {"allow_persistent_secrets": "false"}
+"""Where users ask. Not elsewhere: attaching Postgres needs DuckDB's own storage of secrets to be there."""
+
 
 def configure(connection: duckdb.DuckDBPyConnection, settings: StoreSettings, scratch: Path) -> None:
     """Apply memory limit, threads and temporary folder to a connection, and let it read where the parts lie."""

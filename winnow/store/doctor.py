@@ -1,4 +1,4 @@
-"""``winnow doctor``: is everything true of the store that ought to be?
+"""Is everything true of the store that ought to be? What checks are, and how they are made.
 
 A check is a small function that yields a sentence for every thing that is wrong. Checks look at one consistent copy of
 the tables, so they hold no lock, stream what they read and may take their time.
@@ -6,9 +6,7 @@ the tables, so they hold no lock, stream what they read and may take their time.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -17,10 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from winnow.config import Config, load_config
+from winnow.config import Config
 from winnow.errors import UserError
-from winnow.store.connections import SETTINGS, configure
-from winnow.store.publish import copy_state
+from winnow.store.frozen import frozen
 from winnow.store.storage import StoredPart
 from winnow.store.store import Connection, Store, live_parts
 
@@ -102,26 +99,17 @@ def check(mend: str, *, deep: bool = False, note: bool = False) -> Callable[...,
     return register
 
 
-def all_checks(deep: bool = True) -> list[Check]:
-    """Return every check in the order in which they are made; the ``deep`` ones read every byte."""
-    import winnow.stages.integrity
-    import winnow.store.checks  # noqa: F401 - their checks register themselves
-
-    return [one for one in CHECKS.values() if deep or not one.deep]
-
-
-def examine(store: Store, config: Config | None = None, deep: bool = False) -> list[Examined]:
-    """Make all checks; ``config`` is that of the home unless given.
+def examine(store: Store, config: Config, checks: Iterable[Check]) -> list[Examined]:
+    """Make these checks.
 
     Raises :class:`UserError` when there is no store, or it stays locked.
     """
     if not store.backend.exists():
         raise UserError(f"there is no store in {store.home.root}: run `winnow run` first, or set WINNOW_HOME")
-    config = config or load_config(store.home.config)
     try:
-        with _copied(store) as connection:
+        with frozen(store, writable=True) as connection:
             patient = Patient(store, config, connection)
-            return [_made(one, patient) for one in all_checks(deep)]
+            return [_made(one, patient) for one in checks]
     except duckdb.Error as error:
         told = " ".join(str(error).split())
         mend = "restore the newest backup into a new home: winnow restore DIR --home NEW"
@@ -136,22 +124,3 @@ def _made(one: Check, patient: Patient) -> Examined:
     except (duckdb.Error, pa.ArrowException, OSError, LookupError, ValueError) as error:
         return Examined(one.name, one.what, 1, [f"could not be checked: {' '.join(str(error).split())}"], one.mend)
     return Examined(one.name, one.what, found, examples, one.mend, one.note)
-
-
-@contextmanager
-def _copied(store: Store) -> Iterator[Connection]:
-    """Copy every table that lives in the store to a file of its own, and open that."""
-    store.home.scratch.mkdir(parents=True, exist_ok=True)
-    path = store.home.scratch / f"doctor-{uuid.uuid4().hex}.duckdb"
-    try:
-        with store.read() as connection:
-            copy_state(store, connection, path)
-        copy = duckdb.connect(path, config=dict(SETTINGS))
-        try:
-            configure(copy, store.settings, store.home.scratch)
-            yield copy
-        finally:
-            copy.close()
-    finally:
-        for leftover in (path, path.with_name(path.name + ".wal")):
-            leftover.unlink(missing_ok=True)

@@ -3,8 +3,10 @@
 The first write does it (a read that finds an old store makes one), in one transaction: a run that is killed meanwhile
 leaves the old store whole. Tables and columns that the store lacks are added by comparing it with the dictionary, so a
 new signal or a new table needs nothing here. Nothing is ever dropped but by a step; a column that is added stands last.
+So a store with a table or column that the dictionary lacks was written by a newer Winnow, whatever version it has, and
+is refused: an older one would leave these empty.
 
-To change what is already written (a column that moves, splits or changes its meaning):
+To change what is already written (a column that moves, splits, changes its meaning or goes):
 
 1. raise ``SCHEMA_VERSION`` in ``schema.py`` by one, to n;
 2. write a function ``(store, connection) -> None`` here that finds the dictionary's tables and columns all there,
@@ -15,6 +17,7 @@ To change what is already written (a column that moves, splits or changes its me
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from functools import cache
@@ -25,7 +28,7 @@ import pyarrow as pa
 from winnow.errors import UserError
 from winnow.identity import digest
 from winnow.store.schema import SCHEMA_VERSION, tables
-from winnow.store.store import Connection, Store, get_meta, replace_owned, set_meta
+from winnow.store.store import MIXED, Connection, Store, get_meta, replace_owned, set_meta
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,29 @@ def schema_digest() -> str:
 def is_current(connection: Connection) -> bool:
     """Return whether the store has the dictionary's tables. Raises :class:`UserError` when a newer Winnow wrote it."""
     known = _written_by(connection)
-    return (known.get("schema_version"), known.get("schema")) == (str(SCHEMA_VERSION), schema_digest())
+    if known.get("schema_version") != str(SCHEMA_VERSION):
+        return False
+    if known.get("schema") == schema_digest():
+        return True
+    unknown = _unknown(connection)
+    if unknown:
+        raise UserError(
+            f"the store has {', '.join(unknown)}, which this Winnow does not know; a newer one wrote it: "
+            "upgrade winnow, or use another WINNOW_HOME"
+        )
+    return False
+
+
+def _unknown(connection: Connection) -> list[str]:
+    """Return the tables, and the columns of known tables, that the dictionary lacks, sorted."""
+    found = []
+    for name, columns in columns_of(connection).items():
+        table = tables().get(name)
+        if table is None or table.parts:
+            found.append(name)
+        else:
+            found += [f"{name}.{column}" for column in columns - {column for column, _, _ in table.columns}]
+    return sorted(found)
 
 
 def bring_forward(store: Store, connection: Connection) -> None:
@@ -51,12 +76,14 @@ def bring_forward(store: Store, connection: Connection) -> None:
         return
     connection.execute("BEGIN")
     known = int(_written_by(connection).get("schema_version", 0))
+    live = {kind for (kind,) in connection.execute("SELECT DISTINCT kind FROM parts").fetchall()} if known else set()
     _add_what_is_missing(connection)
     for version in range((known or SCHEMA_VERSION) + 1, SCHEMA_VERSION + 1):
         log.info("bringing the store forward to schema version %d", version)
         STEPS[version](store, connection)
     set_meta(connection, "schema_version", str(SCHEMA_VERSION))
     set_meta(connection, "schema", schema_digest())
+    _remember_part_columns(connection, live)
     if known:  # so that the published file follows
         set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
     connection.execute("COMMIT")
@@ -100,6 +127,17 @@ def _add_what_is_missing(connection: Connection) -> None:
             if column not in there[table.name]:
                 log.info("the store gets the column %s.%s", table.name, column)
                 connection.execute(f'ALTER TABLE {table.name} ADD COLUMN "{column}" {kind}')
+
+
+def _remember_part_columns(connection: Connection, live: set[str]) -> None:
+    """Note which columns the parts of each table have; those ``live`` before may lack one that has come since."""
+    before: dict[str, str] = json.loads(get_meta(connection, "part_columns") or "{}")
+    known = {}
+    for table in tables().values():
+        if table.parts:
+            columns = digest([list(column[:2]) for column in table.columns])
+            known[table.name] = columns if table.name not in live or before.get(table.name) == columns else MIXED
+    set_meta(connection, "part_columns", json.dumps(known))
 
 
 def _decisions_become_parts(store: Store, connection: Connection) -> None:

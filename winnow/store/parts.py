@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,12 +48,13 @@ ARROW_TYPES = {
 
 @dataclass(frozen=True)
 class Part:
-    """One written part: ``digest`` names the file, ``kind`` the table whose rows it holds."""
+    """One written part: ``digest`` names the file, ``kind`` the table of its rows, ``storage`` where it lies."""
 
     digest: str
     kind: str
     rows: int
     bytes: int
+    storage: PartStorage | None = dataclass_field(default=None, compare=False, repr=False)
 
 
 def arrow_schema(name: str) -> pa.Schema:
@@ -99,7 +101,7 @@ class _Unfinished:
         self.sink.close()
         digest, size = digest_file(self.path)[:32], self.path.stat().st_size
         self.storage.put(self.path, self.kind, digest)
-        return Part(digest, self.kind, self.rows, size)
+        return Part(digest, self.kind, self.rows, size, self.storage)
 
     def discard(self) -> None:
         for ending in (self.writer.close, self.sink.close):

@@ -36,12 +36,12 @@ class Postgres:
     def parse(cls, catalog: str) -> Postgres:
         """Take ``postgres:dbname=... host=...``. Raises :class:`UserError` for another form, or a password in it."""
         dsn = catalog.removeprefix(PREFIX).strip()
-        keys, at = [], 0
+        keys, told, at = [], "", 0
         while at < len(dsn) and (pair := PAIR.match(dsn, at)):
             keys.append(pair[1])
+            told += "" if pair[1] == "passfile" else pair[0]  # the name of a file is no secret
             at = pair.end()
-        secret = {"password", "sslpassword"} & set(keys) or re.search(r"passw|//[^\s/]*:[^\s/]*@", dsn.lower())
-        if secret and "passfile" not in keys:
+        if re.search(r"passw|//[^\s/]*:[^\s/]*@", (told + dsn[at:]).lower()):
             raise UserError(
                 "store.catalog holds a password, which does not belong in winnow.toml: "
                 "set PGPASSWORD in the environment or write ~/.pgpass"

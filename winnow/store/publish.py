@@ -3,13 +3,14 @@
 It is a copy under a temporary name, renamed into place: a shell that holds the old file open keeps one whole state for
 ever, blocks nobody and is blocked by nobody. Bulk tables are views over an explicit list of parts.
 
+It is not writable, so that a shell which opens it has to say that it only reads, unless it is root's.
+
 A store in one file is copied as bytes, as long as at most half of it is free space; other stores table by table.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import signal
 import subprocess
 import uuid
@@ -23,31 +24,39 @@ from winnow.store.backends import FileBackend
 from winnow.store.connections import SETTINGS, configure, quoted
 from winnow.store.faults import SAID_FULL, explained
 from winnow.store.lineage import LINEAGE, LINEAGE_COLUMNS, LINEAGE_MEANING
+from winnow.store.published import open_published, remove_logs
 from winnow.store.schema import tables
-from winnow.store.store import Connection, Store, get_meta, live_parts, open_published, set_meta
+from winnow.store.store import Connection, Store, get_meta, live_parts, set_meta, uniform_tables
+from winnow.store.turns import file_turn
 from winnow.store.wide import Column, current_columns, described, make_scores_wide
 
 
 def publish(store: Store) -> bool:
-    """Swap in a fresh ``winnow.duckdb`` if the store has changed since the last one; return whether it did."""
+    """Swap in a fresh ``winnow.duckdb`` if the store has changed since the last one; return whether it did.
+
+    Raises :class:`UserError` when another process publishes for longer than ``store.lock_wait_seconds``, and when the
+    published file shows a newer state of this store.
+    """
     if not store.backend.exists():
         return False
     home = store.home
     home.store.mkdir(parents=True, exist_ok=True)
-    with explained(str(home.root), "publishing"), (home.store / "publish.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    turn = file_turn(home.store, store.settings.lock_wait_seconds, "publish", "published")
+    with explained(str(home.root), "publishing"), turn:
         for abandoned in home.root.glob(".winnow-*.duckdb*"):  # of a killed run: the lock is ours
             abandoned.unlink(missing_ok=True)
         temporary = home.root / f".winnow-{uuid.uuid4().hex}.duckdb"
         try:
             with store.read() as connection:
-                if (get_meta(connection, "generation"), str(home.root)) == _published(store):
+                ours, theirs = _state(connection) | {"home": str(home.root)}, _published(store)
+                if ours == theirs:
                     return False
+                _require_no_newer(store, ours, theirs)
                 live = live_parts(connection)
                 copy_state(store, connection, temporary)
             _finish(store, temporary, live)
-            # A shell that writes to the old file leaves a log, which DuckDB would replay on the new one.
-            home.published.with_name(home.published.name + ".wal").unlink(missing_ok=True)
+            temporary.chmod(temporary.stat().st_mode & ~0o222)  # no shell writes to it by mistake
+            remove_logs(home)
             temporary.replace(home.published)
         finally:
             for left in (temporary, temporary.with_name(temporary.name + ".wal")):
@@ -55,13 +64,27 @@ def publish(store: Store) -> bool:
     return True
 
 
-def _published(store: Store) -> tuple[str | None, str | None]:
-    """Return the generation of the published file and the home that its views point into."""
+def _state(connection: Connection) -> dict[str, str | None]:
+    """Return which store it is, the number of its last write, and the places that its views point into."""
+    return {key: get_meta(connection, key) for key in ("store", "generation", "home", "data")}
+
+
+def _published(store: Store) -> dict[str, str | None]:
+    """Return the state that the published file shows, nothing where there is none that can be read."""
     try:
-        with open_published(store.home) as connection:
-            return get_meta(connection, "generation"), get_meta(connection, "home")
+        with open_published(store.home, store.settings) as connection:
+            return _state(connection)
     except (UserError, duckdb.Error):
-        return None, None
+        return {}
+
+
+def _require_no_newer(store: Store, ours: dict[str, str | None], theirs: dict[str, str | None]) -> None:
+    same = all(ours[key] is not None and ours[key] == theirs.get(key) for key in ("store", "home"))
+    if same and int(theirs["generation"] or 0) > int(ours["generation"] or 0):
+        raise UserError(
+            f"{store.home.published} shows write {theirs['generation']} of this store, which is only at "
+            f"{ours['generation']}: if the store was put back to an older state, move that file away and run again"
+        )
 
 
 def copy_state(store: Store, connection: Connection, path: Path) -> None:
@@ -110,11 +133,12 @@ def _finish(store: Store, path: Path, live: dict[str, list[str]]) -> None:
         for table in tables().values():
             if table.internal:
                 connection.execute(f"DROP TABLE IF EXISTS {table.name}")
+        uniform = uniform_tables(connection)
         connection.execute("CHECKPOINT")  # so that their space is used again
         connection.execute("BEGIN")
         for table in tables().values():
             if table.parts:
-                connection.execute(f"CREATE VIEW {table.name} AS {store.view(table.name, live)}")
+                connection.execute(f"CREATE VIEW {table.name} AS {store.view(table.name, live, uniform)}")
         columns = current_columns(connection, store.storage, live.get("scores", []))
         make_scores_wide(connection, columns, store.storage)
         connection.execute(f"CREATE VIEW lineage AS {LINEAGE}")

@@ -1,11 +1,19 @@
 """``winnow restore``: a home from a backup, in whatever backend the new home asks for.
 
-Every byte is checked against the backup's index while it is copied into a folder beside the new home; only what is
-whole is renamed into place. So a killed or refused restore leaves nothing that looks like a home.
+Every byte is checked against the backup's index while it is copied into a folder beside the new home, and the tables
+are checked to need no part that the backup lacks; only then are they committed, the folder renamed into place and the
+store published. A restore that fails takes all of that back. One that is killed leaves
+
+- before the rename a folder ``.NAME.restoring-*``, which the next restore of that home removes; outside of it what was
+  put into a Postgres catalog and a ``store.data`` elsewhere, which the next restore finds in use: empty them first;
+- after it the whole home, which the next run publishes.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
+import logging
 import shutil
 import tomllib
 import uuid
@@ -18,13 +26,18 @@ from typing import Any
 from winnow.config import Config, load_config, save_config, validate_config
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backup import FORMAT, INDEX, read_index
-from winnow.store.connections import quoted
-from winnow.store.part_files import copy_file
+from winnow.store.backup_index import CONFIG, read_index
+from winnow.store.backup_reader import BackupReader
+from winnow.store.lake import LakeBackend, PostgresLake
+from winnow.store.remote import filesystem, is_remote
 from winnow.store.schema import SCHEMA_VERSION
-from winnow.store.store import Store, get_meta, open_store, set_meta
+from winnow.store.store import Store, open_store
 
-CONFIG = "winnow.toml"
+log = logging.getLogger(__name__)
+
+LOCK = ".restoring.lock"
+"""Held in the folder of a restore for as long as it lives."""
+TABLES = ".tables"
 
 
 @dataclass(frozen=True)
@@ -46,48 +59,159 @@ def restore_backup(target: Path, home: Home, name: str | None = None, backend: s
     the backup is damaged, naming the file.
     """
     record = read_index(target, name)
-    if int(record["schema_version"] or 0) > SCHEMA_VERSION:
+    if int(record["schema_version"]) > SCHEMA_VERSION:
         raise UserError(f"backup {record['name']} is of schema version {record['schema_version']}: upgrade winnow")
+    _sweep(home.root)
     own = _own_config(home)
-    work = home.root.parent / f".{home.root.name}.restoring-{uuid.uuid4().hex}"
-    work.mkdir(parents=True)
-    try:
-        copied = _Reader(target, record)
+    with _working_folder(home.root) as work:
+        copied = BackupReader(target, record)
         copied.files_into(work)
         config = _configured(work, own, backend)
         store = open_store(Home(work), config.store)
         _require_unused(store)
-        with _taken_back(store):
+        copied.tables_into(work / TABLES)
+        with _taken_back(store, copied):
             copied.parts_into(store)
-            copied.tables_into(store, work)
-            _into_place(work, home.root)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    restored = open_store(home)
-    restored.publish()
+            copied.commit(store, work / TABLES)
+            shutil.rmtree(work / TABLES)
+            with _into_place(work, home.root):
+                restored = open_store(home)
+                restored.publish()
     return Restored(restored, record["name"], config.store.backend, copied.files, copied.bytes)
+
+
+# -- the folder beside the home ----------------------------------------------------------------------------------------
+
+
+def _sweep(root: Path) -> None:
+    """Remove what killed restores of a home left beside it. Raises :class:`UserError` when one is still at work."""
+    for folder in [*root.parent.glob(f".{glob.escape(root.name)}.restoring-*"), root]:
+        if folder == root and not (root / LOCK).exists():
+            continue
+        with _locked(folder, root):
+            if folder == root:
+                (root / LOCK).unlink()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+    aside = _aside(root)
+    if aside.exists() and not root.exists():
+        aside.rename(root)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(root: Path) -> Path:
+    """Return where a ``winnow.toml`` that was there waits until its home is published."""
+    return root.with_name(f".{root.name}.before")
+
+
+@contextmanager
+def _working_folder(root: Path) -> Iterator[Path]:
+    """Make a folder beside a home that nobody sweeps, and remove what is left of it."""
+    work = root.parent / f".{root.name}.restoring-{uuid.uuid4().hex}"
+    work.mkdir(parents=True)
+    try:
+        with _locked(work, root):
+            yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, root: Path) -> Iterator[None]:
+    with (folder / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another restore of {root} is at work: wait until it has ended") from error
+        yield
+
+
+@contextmanager
+def _into_place(work: Path, root: Path) -> Iterator[None]:
+    """Rename a finished home into place while the block runs, and back when it fails.
+
+    A ``winnow.toml`` that was there steps aside first and is removed in the end.
+    """
+    aside = _aside(root)
+    if root.exists():
+        root.rename(aside)
+    try:
+        work.rename(root)
+        try:
+            yield
+        except BaseException:
+            root.rename(work)
+            raise
+    except BaseException:
+        if aside.exists():
+            aside.rename(root)
+        raise
+    (root / LOCK).unlink()
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+# -- the places outside of it ------------------------------------------------------------------------------------------
 
 
 def _require_unused(store: Store) -> None:
     """Raise :class:`UserError` when another store uses the catalog or the data: gc of one would empty the other."""
     if store.backend.exists():
-        raise UserError("the place that [store] names holds a store already: restore into another catalog and data")
+        raise UserError(
+            "the place that [store] names holds a store already (or what a killed restore left): restore into another "
+            "catalog and data, or empty them"
+        )
     part = next(store.storage.list(), None)
-    if part is not None:
-        place = store.storage.uri(part.kind, part.digest)
-        raise UserError(f"the place that store.data names is in use (it holds {place}): name another, or empty it")
+    found = store.storage.uri(part.kind, part.digest) if part is not None else _lake_file(store)
+    if found is not None:
+        raise UserError(f"the place that store.data names is in use (it holds {found}): name another, or empty it")
+
+
+def _lake_file(store: Store) -> str | None:
+    """Return a file of a lake's own in ``store.data``."""
+    if not isinstance(store.backend, LakeBackend):
+        return None
+    data = store.backend.data
+    if is_remote(data):
+        return next(iter(filesystem(data).find(data)), None)
+    return next((str(path) for path in Path(data).rglob("*") if path.is_file()), None)
 
 
 @contextmanager
-def _taken_back(store: Store) -> Iterator[None]:
-    """Take away what was put in the storage when the block fails: it may lie outside the folder that goes."""
+def _taken_back(store: Store, copied: BackupReader) -> Iterator[None]:
+    """Take away what this restore put in storage and catalog when the block fails: it may lie outside the folder."""
     try:
         yield
     except BaseException:
-        for part in list(store.storage.list()):
-            store.storage.remove(part.kind, part.digest)
+        try:
+            for kind, part in copied.placed:
+                store.storage.remove(kind, part)
+            if copied.committing and isinstance(store.backend, LakeBackend):
+                _drop_lake(store.backend)
+        except Exception:
+            log.warning("what the restore put into the catalog and store.data could not be taken back", exc_info=True)
         raise
+
+
+def _drop_lake(lake: LakeBackend) -> None:
+    """Remove the catalog's tables, and the data files that they name."""
+    if isinstance(lake, PostgresLake):
+        query = (
+            "SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables"
+            " WHERE table_name LIKE 'ducklake\\_%'"
+        )
+        with lake.database.attached("taken_back") as connection:
+            found = connection.execute(
+                "SELECT * FROM postgres_query('taken_back', $query)", {"query": query}
+            ).fetchall()
+            for (name,) in found:
+                connection.execute("CALL postgres_execute('taken_back', $drop)", {"drop": f"DROP TABLE {name}"})
+    if not is_remote(lake.data):
+        shutil.rmtree(lake.data, ignore_errors=True)
+    elif filesystem(lake.data).exists(lake.data):
+        filesystem(lake.data).rm(lake.data, recursive=True)
+
+
+# -- the configuration -------------------------------------------------------------------------------------------------
 
 
 def _own_config(home: Home) -> dict[str, Any] | None:
@@ -122,66 +246,3 @@ def _configured(work: Path, own: dict[str, Any] | None, backend: str | None) -> 
     config = validate_config(raw, path)
     save_config(config, path)
     return config
-
-
-class _Reader:
-    """Copies what a backup holds, and checks each file against the index."""
-
-    def __init__(self, target: Path, record: dict[str, Any]) -> None:
-        self.target, self.record = target, record
-        self.folder = target / "backups" / record["name"]
-        self.files = self.bytes = 0
-
-    def _copy(self, source: Path, place: Path, size: int, expected: str) -> None:
-        """Copy a file whose SHA-256 has to begin with ``expected``."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            found = copy_file(source, place)
-        except FileNotFoundError as error:
-            raise UserError(f"{source} is missing: the backup {self.record['name']} is damaged") from error
-        if not found.startswith(expected):
-            raise UserError(f"{source} was changed after it was written: the backup {self.record['name']} is damaged")
-        self.files, self.bytes = self.files + 1, self.bytes + size
-
-    def files_into(self, work: Path) -> None:
-        for file in self.record["files"]:
-            place = work / file["path"]
-            if not place.resolve().is_relative_to(work.resolve()):
-                raise UserError(f"{self.folder / INDEX}: '{file['path']}' leads out of the home; this is no {FORMAT}")
-            self._copy(self.target / "files" / file["sha256"], place, file["bytes"], file["sha256"])
-
-    def parts_into(self, store: Store) -> None:
-        for part in self.record["parts"]:
-            source = self.target / "parts" / part["kind"] / f"{part['digest']}.parquet"
-            temporary = store.storage.temporary(part["kind"])
-            self._copy(source, temporary, part["bytes"], part["digest"])
-            store.storage.put(temporary, part["kind"], part["digest"])
-
-    def tables_into(self, store: Store, work: Path) -> None:
-        """Make every table as it was, in one transaction; the first read or write brings an older schema forward."""
-        copies = work / f".{uuid.uuid4().hex}"
-        for name, file in self.record["tables"].items():
-            source = self.folder / "tables" / f"{name}.parquet"
-            self._copy(source, copies / f"{name}.parquet", file["bytes"], file["sha256"])
-        with store.backend.turn(store.settings.lock_wait_seconds):
-            connection = store.backend.open(False)
-            try:
-                connection.execute("BEGIN")
-                for name in self.record["tables"]:
-                    rows = quoted(str(copies / f"{name}.parquet"))
-                    connection.execute(f"CREATE TABLE \"{name}\" AS FROM read_parquet('{rows}')")
-                if (get_meta(connection, "data") or "") != store.settings.data:  # where its readers find the parts
-                    set_meta(connection, "data", store.settings.data)
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
-        shutil.rmtree(copies)
-
-
-def _into_place(work: Path, root: Path) -> None:
-    """Rename a finished home into place; a ``winnow.toml`` that was there steps aside first and is then removed."""
-    aside = root.with_name(f".{root.name}.before-{uuid.uuid4().hex}")
-    if root.exists():
-        root.rename(aside)
-    work.rename(root)
-    shutil.rmtree(aside, ignore_errors=True)

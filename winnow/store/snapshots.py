@@ -1,16 +1,16 @@
 """The store as it was when a manifest was made: kept as parts, opened again by ``winnow sql --at``.
 
 A snapshot is a list of parts. Tables that live in parts give their live ones. Every other public table is written, in
-the order of its key, to parts of the kind ``snapshot_<table>``: a table that did not change gives the same bytes, so
-the same digests, and costs no space. ``manifests`` and ``snapshots`` only grow, so they are cut at the version instead;
+the order of its key, to parts of the kind ``snapshot_<table>``: the same rows give the same bytes, so the same digests.
+Beside them stands what an order-free hash makes of the rows; a table with the same is not written again, so that an
+unchanged one costs no space and no more time than to hash it. ``manifests`` and ``snapshots`` only grow, so they are cut at the version instead;
 ``meta`` is about the store, not its data. ``costs`` and ``stage_keys`` are as they were before the manifest's own rows.
 """
 
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.store.backends import FileBackend
-from winnow.store.connections import SETTINGS, configure
+from winnow.identity import digest
+from winnow.store.connections import READING, configure
+from winnow.store.frozen import frozen
 from winnow.store.lineage import LINEAGE
 from winnow.store.parts import SNAPSHOT, Part
-from winnow.store.publish import copy_state
+from winnow.store.published import open_published
 from winnow.store.schema import Table, tables
 from winnow.store.storage import PartStorage
 from winnow.store.store import (
@@ -36,8 +37,8 @@ from winnow.store.store import (
     insert,
     live_parts,
     load,
-    open_published,
     open_store,
+    uniform_tables,
 )
 from winnow.store.wide import current_columns, grouped_wide_query
 
@@ -51,10 +52,14 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parts of one state: (table, kind of the part, digest), sorted; ``generation`` is the store's number of it."""
+    """The parts of one state: (table, kind of the part, digest), sorted; ``generation`` is the store's number of it.
+
+    ``contents``: table -> what tells its rows apart from others, for the tables that are written.
+    """
 
     generation: str | None
     parts: tuple[tuple[str, str, str], ...]
+    contents: Mapping[str, str]
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -68,47 +73,31 @@ def committing_snapshot(
     """Open the transaction that adds a manifest: its ``rows`` are live in it, its snapshot is taken and listed.
 
     The snapshot is taken before, while others may write; if one of them did, it is taken again, and the last time
-    inside the transaction, while nobody can.
+    inside the transaction, while nobody can. Raises :class:`UserError` when another run made this version meanwhile.
     """
     for _ in range(ATTEMPTS):
-        with _frozen(store) as state:
+        with frozen(store) as state:
             snapshot = take_snapshot(store, state, rows, version, made_at)
         with store.read() as connection:
             if get_meta(connection, "generation") == snapshot.generation:
                 break
         log.info("the store changed while %s took its snapshot: once more", version)
     with store.write() as connection:
+        if connection.execute("SELECT 1 FROM manifests WHERE version = $version", {"version": version}).fetchone():
+            raise UserError(f"another run made manifest {version} meanwhile: run `manifests` again")
         if get_meta(connection, "generation") != snapshot.generation:
             snapshot = take_snapshot(store, connection, rows, version, made_at)
         add_parts(connection, rows, version, made_at)
         names, kinds, parts = (pa.array(column, pa.string()) for column in zip(*snapshot.parts, strict=True))
         versions = pa.array([version] * len(names), pa.string())
-        insert(connection, "snapshots", pa.table({"version": versions, "name": names, "kind": kinds, "part": parts}))
+        contents = pa.array([snapshot.contents.get(name) for name in names.to_pylist()], pa.string())
+        rows_of = {"version": versions, "name": names, "kind": kinds, "part": parts, "content": contents}
+        insert(connection, "snapshots", pa.table(rows_of))
         yield connection, snapshot
 
 
-@contextmanager
-def _frozen(store: Store) -> Iterator[Connection]:
-    """Open one state of the store for as long as it takes, keeping nobody from writing."""
-    if not isinstance(store.backend, FileBackend):
-        with store.read() as connection:
-            yield connection
-        return
-    store.home.scratch.mkdir(parents=True, exist_ok=True)
-    path = store.home.scratch / f"state-{uuid.uuid4().hex}.duckdb"
-    try:
-        with store.read() as connection:
-            copy_state(store, connection, path)
-        with closing(duckdb.connect(path, config=dict(SETTINGS))) as connection:
-            configure(connection, store.settings, store.home.scratch)
-            yield connection
-    finally:
-        for left in (path, path.with_name(path.name + ".wal")):
-            left.unlink(missing_ok=True)
-
-
 def take_snapshot(store: Store, connection: Connection, rows: list[Part], version: str, made_at: datetime) -> Snapshot:
-    """Write the public tables that ``connection`` has open as parts and list them with the live ones.
+    """Write the public tables that ``connection`` has open as parts, unless they lie there, and list the live ones too.
 
     ``rows`` are the parts of ``manifest_rows`` that the manifest is about to add: they belong to the state too.
     """
@@ -124,13 +113,42 @@ def take_snapshot(store: Store, connection: Connection, rows: list[Part], versio
             "added_at": pa.array([made_at] * len(rows), pa.timestamp("us")),
         }
     )
+    contents: dict[str, str] = {}
     for table in tables().values():
         if table.parts or table.internal or table.name in (*CUT_AT_VERSION, "meta"):
             continue
         kind = SNAPSHOT + table.name
-        written = store.write_parts(kind, _in_order(connection, table, added if table.name == "parts" else None))
-        parts += [(table.name, kind, part.digest) for part in written]
-    return Snapshot(get_meta(connection, "generation"), tuple(sorted(set(parts))))
+        if table.name == "parts":  # the manifest's own rows are new in it
+            found = [part.digest for part in store.write_parts(kind, _in_order(connection, table, added))]
+        else:
+            contents[table.name] = content = _content(connection, table)
+            found = _kept(store, connection, kind, content)
+            if not found:
+                found = [part.digest for part in store.write_parts(kind, _in_order(connection, table, None))]
+        parts += [(table.name, kind, part) for part in found]
+    return Snapshot(get_meta(connection, "generation"), tuple(sorted(set(parts))), contents)
+
+
+def _content(connection: Connection, table: Table) -> str:
+    """Return a digest of a table's columns and rows, in whatever order they lie: their number and two sums of hashes."""
+    columns = ", ".join(f'"{name}"' for name, _, _ in table.columns)
+    sums = connection.execute(
+        f"SELECT count(*), sum(hash({columns}))::VARCHAR, sum(hash('again', {columns}))::VARCHAR FROM {table.name}"  # noqa: S608
+    ).fetchone()
+    return digest({"columns": [list(column[:2]) for column in table.columns], "rows": ROWS, "sums": list(sums or ())})
+
+
+def _kept(store: Store, connection: Connection, kind: str, content: str) -> list[str]:
+    """Return the parts of the newest snapshot of a table with this content; none when there is none or one is lost."""
+    rows = connection.execute(
+        """
+        SELECT part FROM snapshots WHERE kind = $kind AND content = $content
+        QUALIFY rank() OVER (ORDER BY len(version) DESC, version DESC) = 1
+        """,
+        {"kind": kind, "content": content},
+    ).fetchall()
+    parts = [part for (part,) in rows]
+    return parts if all(store.storage.exists(kind, part) for part in parts) else []
 
 
 def _in_order(connection: Connection, table: Table, added: pa.Table | None) -> Iterator[pa.Table]:
@@ -186,6 +204,7 @@ def open_at(home: Home, version: str) -> Connection:
             for name in CUT_AT_VERSION
         }
         facts = "SELECT * FROM meta WHERE key IN ('schema_version', 'home', 'data')"
+        uniform = uniform_tables(published) | {table.name for table in tables().values() if not table.parts}
         grown["meta"] = published.execute(facts).to_arrow_table()
         data = get_meta(published, "data") or ""
     settings = open_store(home).settings.model_copy(update={"data": data})
@@ -193,14 +212,15 @@ def open_at(home: Home, version: str) -> Connection:
     uris: dict[str, list[str]] = {}
     for name, kind, part in listed:
         uris.setdefault(name, []).append(store.storage.uri(kind, part))
-    connection = duckdb.connect(":memory:", config=dict(SETTINGS))
+    connection = duckdb.connect(":memory:", config=dict(READING))
     try:
         configure(connection, settings, home.scratch)
         for name, rows in grown.items():
             load(connection, name, rows)
         for table in tables().values():
             if not table.internal and table.name not in grown:
-                connection.execute(f"CREATE VIEW {table.name} AS {files_view(table, uris.get(table.name, []))}")
+                rows = files_view(table, uris.get(table.name, []), table.name in uniform)
+                connection.execute(f"CREATE VIEW {table.name} AS {rows}")
         scores = [part for name, _, part in listed if name == "scores"]
         columns = current_columns(connection, store.storage, scores)
         connection.execute(f"CREATE VIEW scores_wide AS {grouped_wide_query(columns, store.storage)}")

@@ -66,10 +66,14 @@ class Stage:
             processed=processed,
             bytes=bytes,
             seconds=self.seconds,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mb=max(map(_peak_mb, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))),
             flops=flops,
             finished_at=now(),
         )
+
+
+def _peak_mb(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
 
 
 def forget_keys(connection: Connection, *stages: str) -> None:

@@ -6,18 +6,19 @@ transaction does, by listing them.
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.parquet as pq
 
 from winnow.config import Store as StoreSettings
+from winnow.durable import sync
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.store.faults import StorageError, remote_fault
@@ -25,6 +26,10 @@ from winnow.store.remote import check_uri, filesystem, is_remote
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+
+REQUESTS = 16
+"""Remote parts that are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class PartStorage(Protocol):
     def exists(self, kind: str, digest: str) -> bool:
         """Return whether a part lies in place."""
 
+    def find(self, kind: str, digest: str) -> StoredPart | None:
+        """Return a part as it lies in place now, None when it does not."""
+
+    def missing(self, parts: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those (kind, digest) that do not lie in place now."""
+
     def list(self) -> Iterator[StoredPart]:
         """Yield every part that lies in place, whether a transaction lists it or not."""
 
@@ -88,21 +99,28 @@ class LocalStorage:
     def put(self, temporary: Path, kind: str, digest: str) -> None:
         place = self.path(kind, digest)
         _make_durably(place.parent)
-        _sync(temporary)  # the file and its name must outlive a crash that the list of parts outlives
+        sync(temporary)  # the file and its name must outlive a crash that the list of parts outlives
         temporary.replace(place)
-        _sync(place.parent)
+        sync(place.parent)
 
     def exists(self, kind: str, digest: str) -> bool:
         return self.path(kind, digest).exists()
 
+    def find(self, kind: str, digest: str) -> StoredPart | None:
+        try:
+            found = self.path(kind, digest).stat()
+        except FileNotFoundError:
+            return None
+        return StoredPart(kind, digest, found.st_size, _naive(found.st_mtime))
+
+    def missing(self, parts: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        return {part for part in parts if not self.exists(*part)}
+
     def list(self) -> Iterator[StoredPart]:
         for path in sorted(self.root.glob("*/[!.]*.parquet")):
-            try:
-                found = path.stat()
-            except FileNotFoundError:  # removed meanwhile
-                continue
-            modified = datetime.fromtimestamp(found.st_mtime, UTC).replace(tzinfo=None)
-            yield StoredPart(path.parent.name, path.stem, found.st_size, modified)
+            found = self.find(path.parent.name, path.stem)
+            if found is not None:  # or it was removed meanwhile
+                yield found
 
     def remove(self, kind: str, digest: str) -> None:
         self.path(kind, digest).unlink(missing_ok=True)
@@ -146,16 +164,28 @@ class RemoteStorage:
         with self._told(uri):
             return bool(self.files.exists(uri))
 
+    def find(self, kind: str, digest: str) -> StoredPart | None:
+        uri = self.uri(kind, digest)
+        with self._told(uri):
+            self.files.invalidate_cache()  # other machines write too
+            try:
+                return StoredPart(kind, digest, *_size_and_moment(self.files.info(uri)))
+            except FileNotFoundError:
+                return None
+
+    def missing(self, parts: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+        parts = list(parts)
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            there = threads.map(lambda part: self.find(*part) is not None, parts)
+            return {part for part, found in zip(parts, there, strict=True) if not found}
+
     def list(self) -> Iterator[StoredPart]:
         with self._told(self.root):
             found = self.files.find(self.root, detail=True, withdirs=False)
         for key, facts in sorted(found.items()):
             kind, _, name = key.rpartition("/")
             if name.endswith(".parquet"):
-                modified = facts.get("LastModified") or facts.get("mtime") or facts.get("created")
-                yield StoredPart(
-                    kind.rpartition("/")[2], name.removesuffix(".parquet"), facts["size"], _naive(modified)
-                )
+                yield StoredPart(kind.rpartition("/")[2], name.removesuffix(".parquet"), *_size_and_moment(facts))
 
     def remove(self, kind: str, digest: str) -> None:
         uri = self.uri(kind, digest)
@@ -206,15 +236,12 @@ def _make_durably(folder: Path) -> None:
     missing = [step for step in (folder, *folder.parents) if not step.exists()]
     for step in reversed(missing):
         step.mkdir(exist_ok=True)
-        _sync(step.parent)
+        sync(step.parent)
 
 
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+def _size_and_moment(facts: Mapping[str, Any]) -> tuple[int, datetime]:
+    """Return bytes and last change of a remote file from what its file system says of it."""
+    return facts["size"], _naive(facts.get("LastModified") or facts.get("mtime") or facts.get("created"))
 
 
 def _naive(moment: datetime | float | str | None) -> datetime:

@@ -6,10 +6,10 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +25,12 @@ from winnow.store.backends import make_backend, open_waiting
 from winnow.store.connections import SETTINGS, configure, quoted
 from winnow.store.faults import explained
 from winnow.store.parts import Part, conform, write_parts
-from winnow.store.remote import prepare
 from winnow.store.schema import Table, tables
 from winnow.store.storage import LocalStorage, data_root, part_storage, require_parts
-from winnow.store.turns import is_busy
 
 Connection = duckdb.DuckDBPyConnection
+MIXED = "mixed"
+"""What ``part_columns`` in ``meta`` says of a table some of whose parts may lack a column."""
 
 
 def now() -> datetime:
@@ -59,9 +59,9 @@ class Store:
         with explained(self.data), closing(self._open_whole()) as connection:
             connection.execute("BEGIN")
             wanted = [table for table in (tables()[name] for name in names) if table.parts]
-            live = live_parts(connection) if wanted else {}
+            live, uniform = (live_parts(connection), uniform_tables(connection)) if wanted else ({}, set())
             for table in wanted:
-                connection.execute(f"CREATE TEMP VIEW {table.name} AS {self.view(table.name, live)}")
+                connection.execute(f"CREATE TEMP VIEW {table.name} AS {self.view(table.name, live, uniform)}")
             yield connection
 
     def _open_whole(self) -> Connection:
@@ -95,6 +95,8 @@ class Store:
             bring_forward(self, connection)
             connection.execute("BEGIN")
             self._follow_data(connection)
+            if get_meta(connection, "store") is None:
+                set_meta(connection, "store", uuid.uuid4().hex)
             yield connection
             set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
             connection.execute("COMMIT")
@@ -124,14 +126,14 @@ class Store:
                     copies[table.name] = connection.execute(query).to_arrow_table()
             if any(table.parts and table.document for table in wanted) and "documents" not in copies:
                 copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
-            live = live_parts(connection)
+            live, uniform = live_parts(connection), uniform_tables(connection)
         with explained(self.data), closing(duckdb.connect(":memory:", config=dict(SETTINGS))) as memory:
             configure(memory, self.settings, self.home.scratch)
             for name, rows in copies.items():
                 load(memory, name, rows)
             for table in wanted:
                 if table.parts:
-                    view = f"SELECT * FROM ({self.view(table.name, live)}){filters[table.name]}"  # noqa: S608
+                    view = f"SELECT * FROM ({self.view(table.name, live, uniform)}){filters[table.name]}"  # noqa: S608
                     memory.execute(f"CREATE VIEW {table.name} AS {view}")
             yield memory
 
@@ -157,48 +159,19 @@ class Store:
             raise TypeError(f"the parts lie at {self.data}: use Store.storage")
         return self.storage.path(kind, digest)
 
-    def view(self, name: str, live: dict[str, list[str]]) -> str:
-        """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files."""
-        return files_view(tables()[name], [self.storage.uri(name, part) for part in live.get(name, [])])
+    def view(self, name: str, live: dict[str, list[str]], uniform: Collection[str] = ()) -> str:
+        """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files.
+
+        ``uniform`` names tables whose files all have the dictionary's columns: see :func:`uniform_tables`.
+        """
+        uris = [self.storage.uri(name, part) for part in live.get(name, [])]
+        return files_view(tables()[name], uris, name in uniform)
 
     def publish(self) -> bool:
         """Swap in a fresh published file if the store has changed; see :func:`winnow.store.publish.publish`."""
         from winnow.store.publish import publish
 
         return publish(self)
-
-
-def open_published(home: Home) -> Connection:
-    """Open the published file read-only, able to read where its parts lie.
-
-    Raises :class:`UserError` when there is none, or the extension for its parts is not installed.
-    """
-    if not home.published.exists():
-        raise UserError(f"{home.published} does not exist: run `winnow demo` or `winnow run` first, or set WINNOW_HOME")
-    connection = _open_published(home)
-    try:
-        connection.execute("SET enable_progress_bar = false")  # it would be drawn into what a command prints
-        prepare(connection, get_meta(connection, "data") or "")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _open_published(home: Home) -> Connection:
-    try:
-        return duckdb.connect(home.published, read_only=True, config=dict(SETTINGS))
-    except duckdb.IOException as error:
-        if not is_busy(error):
-            raise
-    # Somebody's shell holds the file for writing: read a copy of our own, whose name goes at once.
-    home.scratch.mkdir(parents=True, exist_ok=True)
-    copy = home.scratch / f"published-{uuid.uuid4().hex}.duckdb"
-    try:
-        shutil.copyfile(home.published, copy)
-        return duckdb.connect(copy, read_only=True, config=dict(SETTINGS))
-    finally:
-        copy.unlink(missing_ok=True)
 
 
 def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
@@ -210,15 +183,19 @@ def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
     return Store(home, settings)
 
 
-def files_view(table: Table, uris: Sequence[str]) -> str:
-    """Return the SELECT of a table's columns from Parquet files; rows of documents that are gone are hidden."""
+def files_view(table: Table, uris: Sequence[str], uniform: bool = False) -> str:
+    """Return the SELECT of a table's columns from Parquet files; rows of documents that are gone are hidden.
+
+    Where the files are not ``uniform``, some may lack a column, which is null there: every file's footer is then read
+    whenever the view is bound.
+    """
     columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
     nothing = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind, _ in table.columns)
     if not uris:
         return f"SELECT {nothing} WHERE false"
     files = ", ".join(f"'{quoted(uri)}'" for uri in uris)
-    # A part that an older Winnow wrote may lack a column: it is null there.
-    rows = f"(FROM read_parquet([{files}], union_by_name = true) UNION ALL BY NAME SELECT {nothing} WHERE false)"
+    by_name = "" if uniform else ", union_by_name = true"
+    rows = f"(FROM read_parquet([{files}]{by_name}) UNION ALL BY NAME SELECT {nothing} WHERE false)"
     if not table.parts or not table.document:
         return f"SELECT {columns} FROM {rows}"  # noqa: S608
     same = "doc_id, shard, row" if table.name == "texts" else table.document
@@ -265,25 +242,45 @@ def insert_row(connection: Connection, name: str, **values: Any) -> None:
 def add_parts(
     connection: Connection, parts: Iterable[Part], owner: str | None = None, added_at: datetime | None = None
 ) -> None:
-    """Make parts live; one that already is stays as it is. ``owner`` is what they are all the rows of."""
-    for part in parts:
-        known = connection.execute("SELECT 1 FROM parts WHERE part = $part", {"part": part.digest}).fetchone()
-        if not known:
-            insert_row(
-                connection,
-                "parts",
-                part=part.digest,
-                kind=part.kind,
-                rows=part.rows,
-                bytes=part.bytes,
-                owner=owner,
-                added_at=added_at or now(),
+    """Make parts live; one that already is stays as it is. ``owner`` is what they are all the rows of.
+
+    Raises :class:`UserError` when one that was written does not lie in its storage any more.
+    """
+    named = {part.digest: part for part in parts}
+    if not named:
+        return
+    for storage in {part.storage for part in named.values() if part.storage is not None}:
+        wanted = [(part.kind, part.digest) for part in named.values() if part.storage == storage]
+        if gone := storage.missing(wanted):
+            raise UserError(
+                f"{len(gone)} parts went before they were listed, {storage.uri(*min(gone))} among them: garbage "
+                "collection took them, or somebody else; run this again"
             )
+    columns: dict[str, list[Any]] = {name: [] for name in ("part", "kind", "rows", "bytes", "owner", "added_at")}
+    moment = added_at or now()
+    for digest, part in sorted(named.items()):
+        row = (digest, part.kind, part.rows, part.bytes, owner, moment)
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    load(connection, "listed", conform("parts", pa.table(columns)))
+    connection.execute("DELETE FROM unlisted WHERE part IN (SELECT part FROM listed)")
+    connection.execute("INSERT INTO parts BY NAME FROM listed ANTI JOIN parts USING (part)")
+    connection.execute("DROP TABLE listed")
+
+
+def unlist_parts(connection: Connection, condition: str, parameters: Mapping[str, Any]) -> None:
+    """Make the parts that meet a condition live no more, and remember since when: their files go later."""
+    gone = f"FROM parts WHERE {condition}"
+    connection.execute(
+        f"INSERT INTO unlisted BY NAME SELECT part, kind, $now AS unlisted_at {gone}",
+        {**parameters, "now": now()},
+    )
+    connection.execute(f"DELETE {gone}", dict(parameters))
 
 
 def replace_owned(connection: Connection, kind: str, owner: str, parts: Iterable[Part]) -> None:
     """Put parts in the place of all live ones of this kind and owner."""
-    connection.execute("DELETE FROM parts WHERE kind = $kind AND owner = $owner", {"kind": kind, "owner": owner})
+    unlist_parts(connection, "kind = $kind AND owner = $owner", {"kind": kind, "owner": owner})
     add_parts(connection, parts, owner)
 
 
@@ -293,6 +290,12 @@ def live_parts(connection: Connection) -> dict[str, list[str]]:
     for kind, part in connection.execute("SELECT kind, part FROM parts ORDER BY kind, part").fetchall():
         live.setdefault(kind, []).append(part)
     return live
+
+
+def uniform_tables(connection: Connection) -> set[str]:
+    """Return the parts-backed tables whose live parts all have the dictionary's columns, as far as the store knows."""
+    known: dict[str, str] = json.loads(get_meta(connection, "part_columns") or "{}")
+    return {name for name, columns in known.items() if columns != MIXED}
 
 
 def get_meta(connection: Connection, key: str) -> str | None:

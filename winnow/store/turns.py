@@ -33,27 +33,28 @@ def is_busy(error: Exception) -> bool:
 
 
 @contextmanager
-def file_turn(folder: Path, deadline_seconds: float) -> Iterator[None]:
+def file_turn(folder: Path, deadline_seconds: float, name: str = "write", doing: str = "written") -> Iterator[None]:
     """Hold the turn to write on this machine. Raises :class:`UserError` naming the holder at the deadline.
 
+    ``name`` and ``doing`` are of another turn, such as that to publish.
     No backend is enough: threads share a DuckDB file's lock, and DuckLake lets transactions run side by side; both
     then refuse the later of two commits that touch the same row.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "write.lock").open("a+") as lock:
-        waiting(lambda: _take(lock), deadline_seconds)
+    with (folder / f"{name}.lock").open("a+") as lock:
+        waiting(lambda: _take(lock, doing), deadline_seconds)
         with suppress(OSError):  # on a full disk nobody learns who it is
             os.ftruncate(lock.fileno(), 0)
             os.write(lock.fileno(), f"PID {os.getpid()}".encode())
         yield
 
 
-def _take(lock: IO[str]) -> None:
+def _take(lock: IO[str], doing: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.seek(0)
-        raise BlockingIOError(f"it is being written by {lock.read() or 'another process'}") from error
+        raise BlockingIOError(f"it is being {doing} by {lock.read() or 'another process'}") from error
 
 
 def waiting(attempt: Callable[[], T], deadline_seconds: float) -> T:

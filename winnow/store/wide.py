@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.identity import ids_to_numpy
+from winnow.store.connections import quoted
 from winnow.store.dictionary import SCORES_WIDE as COLUMNS
 from winnow.store.storage import PartStorage
 
@@ -59,7 +60,7 @@ class Column:
         """Return the SQL condition that tells its rows in ``scores``."""
         values = {name: getattr(self, name) for name in KEYS}
         return " AND ".join(
-            f"{name} IS NULL" if value is None else f"{name} = '{_quoted(value)}'" for name, value in values.items()
+            f"{name} IS NULL" if value is None else f"{name} = '{quoted(value)}'" for name, value in values.items()
         )
 
 
@@ -135,7 +136,7 @@ def grouping_query(columns: Sequence[Column], storage: PartStorage) -> str:
         return "SELECT NULL::UUID AS doc_id WHERE false"
     uris = sorted({storage.uri("scores", part) for column in columns for part in column.parts})
     values = ", ".join(f'max(score) FILTER ({column.condition}) AS "{column.scorer}"' for column in columns)
-    files = ", ".join(f"'{_quoted(uri)}'" for uri in uris)
+    files = ", ".join(f"'{quoted(uri)}'" for uri in uris)
     wanted = " OR ".join(f"({column.condition})" for column in columns)
     return f"SELECT doc_id, {values} FROM read_parquet([{files}]) WHERE {wanted} GROUP BY doc_id"  # noqa: S608
 
@@ -248,7 +249,7 @@ def wide_query(columns: Sequence[Column], scored: str) -> str:
     influence, where = "NULL::DOUBLE", "NULL::VARCHAR"
     if "influence" in names:
         influence = "s.influence"
-        where = f"CASE WHEN s.influence IS NOT NULL THEN '{_quoted(checkpoint or '')}' END"
+        where = f"CASE WHEN s.influence IS NOT NULL THEN '{quoted(checkpoint or '')}' END"
     return f"""
         SELECT doc_id, source, {influence} AS influence, {where} AS influence_checkpoint,
                gopher_passed, c.cluster, d.keeper_id, coalesce(k.contaminated, false) AS contaminated{scorers}
@@ -290,7 +291,3 @@ def _fits(connection: Connection, columns: int) -> bool:
         "SELECT (SELECT count(*) FROM documents), parse_formatted_bytes(current_setting('memory_limit'))"
     ).fetchone() or (0, 0)
     return bool(9 * counted * (columns + 4) <= limit / 4)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("'", "''")

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 FILE_MAGIC = b"ARROW1"
+MOST_ROWS_PER_BYTE = 2**18
+"""No row takes less than a bit, and no compression makes more than 2^15 bytes of one: counts beyond are corrupt."""
+
 _CONTINUATION = 0xFFFFFFFF
 _BLOCK_BYTES = 24
 _LARGEST_METADATA = 2**26
@@ -48,15 +51,24 @@ def batch_places(file: BinaryIO) -> list[BatchPlace]:
         if count * _BLOCK_BYTES > size:
             raise BrokenFooterError("the footer has more record batches than it has bytes for")
         starts = range(vector + 4, vector + 4 + count * _BLOCK_BYTES, _BLOCK_BYTES)
-        return [BatchPlace(*struct.unpack_from("<qi4xq", footer, start)) for start in starts]
+        places = [BatchPlace(*struct.unpack_from("<qi4xq", footer, start)) for start in starts]
     except struct.error as error:
         raise BrokenFooterError("the footer is corrupt") from error
+    for place in places:
+        if place.offset < 8 or place.metadata_bytes <= 8 or place.body_bytes < 0:
+            raise BrokenFooterError("a record batch lies nowhere")
+        if place.offset + place.metadata_bytes + place.body_bytes > end - 10 - size:
+            raise BrokenFooterError("a record batch reaches into the footer")
+    return places
 
 
 def batch_rows(file: BinaryIO, place: BatchPlace) -> int:
-    """Return how many rows a record batch has. Raises ``BrokenFooterError``, or ``OSError``."""
-    if place.offset < 0 or not 8 < place.metadata_bytes <= _LARGEST_METADATA:
-        raise BrokenFooterError("a record batch lies nowhere")
+    """Return how many rows a record batch has.
+
+    Raises ``BrokenFooterError``, also for more rows than its body can hold or others than its columns have; ``OSError``.
+    """
+    if place.metadata_bytes > _LARGEST_METADATA:
+        raise BrokenFooterError("a record batch's metadata is too large")
     data = _read(file, place.offset, place.metadata_bytes)
     try:
         prefix = 8 if struct.unpack_from("<I", data)[0] == _CONTINUATION else 4
@@ -64,13 +76,30 @@ def batch_rows(file: BinaryIO, place: BatchPlace) -> int:
         header = _field(message, _follow(message, 0), 2)
         if header is None:
             raise BrokenFooterError("a record batch's metadata is missing")
-        length = _field(message, _follow(message, header), 0)
+        batch = _follow(message, header)
+        length = _field(message, batch, 0)
         rows = 0 if length is None else struct.unpack_from("<q", message, length)[0]
+        first = _first_length(message, batch)
+        compressed = _field(message, batch, 3) is not None
     except struct.error as error:
         raise BrokenFooterError("a record batch's metadata is corrupt") from error
     if rows < 0:
         raise BrokenFooterError("a record batch has fewer than no rows")
+    if first not in (None, rows):
+        raise BrokenFooterError("a record batch's columns have another number of rows")
+    if rows > place.body_bytes * (MOST_ROWS_PER_BYTE if compressed else 8):
+        raise BrokenFooterError("a record batch has more rows than its body can hold")
     return rows
+
+
+def _first_length(message: bytes, batch: int) -> int | None:
+    """Return how many values the first column of a record batch has, None where there is no column."""
+    columns = _field(message, batch, 1)
+    if columns is None:
+        return None
+    vector = _follow(message, columns)
+    (count,) = struct.unpack_from("<I", message, vector)
+    return struct.unpack_from("<q", message, vector + 4)[0] if count else None
 
 
 def _read(file: BinaryIO, offset: int, size: int) -> bytes:

@@ -77,7 +77,7 @@ def string_offsets(texts: pa.Array) -> np.ndarray:
     """Return the offsets (int64 ``[N + 1]``, from 0) of a large_string column in its :func:`string_bytes`."""
     if not len(texts):
         return np.zeros(1, np.int64)
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    offsets = np.frombuffer(texts.buffers()[1], np.int64, len(texts) + 1, 8 * texts.offset)
     return offsets - offsets[0]
 
 
@@ -86,8 +86,8 @@ def string_bytes(texts: pa.Array) -> np.ndarray:
     _, offsets, data = texts.buffers()
     if not len(texts) or data is None:
         return np.zeros(0, np.uint8)
-    bounds = np.frombuffer(offsets, np.int64)
-    return np.frombuffer(data, np.uint8)[bounds[texts.offset] : bounds[texts.offset + len(texts)]]
+    bounds = np.frombuffer(offsets, np.int64, len(texts) + 1, 8 * texts.offset)
+    return np.frombuffer(data, np.uint8)[bounds[0] : bounds[-1]]
 
 
 def _quoted(texts: pa.Array) -> pa.Array:

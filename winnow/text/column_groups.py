@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +16,10 @@ from winnow.text.quarantine import FileFailedError, Quarantined
 from winnow.text.streams import HashedFile
 from winnow.text.watched import Watched
 
+T = TypeVar("T")
+
 PIECE_BYTES = 4 * 2**20
-READ_ERRORS = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError)
+READ_ERRORS = (pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, IndexError)
 """What Arrow raises for files that are not as they should be (a name or text that is no UTF-8 is a ``ValueError``)."""
 
 
@@ -66,8 +68,12 @@ def read_rows(
     """
     faults: list[str] = []
     end = None if rows is None else row + rows
-    for piece in pieces(_until_error(file, batches, faults), PIECE_BYTES):
-        yield from reader.items(piece, row)
+    for piece in pieces(_until_error(file, measured(batches), faults), PIECE_BYTES):
+        items = list(_until_error(file, reader.items(piece, row), judged := []))
+        if judged:  # that an array contradicts itself may show only in what is done with it
+            faults[:] = judged
+            break
+        yield from items
         row += piece.num_rows
     if faults and row != end:
         detail = f"rows from {row} on cannot be read ({faults[0]}); deliver the file anew"
@@ -86,22 +92,29 @@ def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
         raise pa.ArrowInvalid("fewer rows than the file says")
 
 
-def _until_error(file: BinaryIO, batches: Iterator[pa.RecordBatch], faults: list[str]) -> Iterator[pa.RecordBatch]:
+def _until_error(file: BinaryIO, items: Iterator[T], faults: list[str]) -> Iterator[T]:
     try:
-        yield from batches
+        yield from items
     except READ_ERRORS as error:
         check(file)
         faults.append(str(error) or type(error).__name__)
 
 
-def pieces(batches: Iterator[pa.RecordBatch], target_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Cut large record batches and join small ones to about ``target_bytes`` of decoded values, or a single row."""
+def measured(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Yield the batches that have rows, each with the decoded size of its first row, of its first two, and so on."""
+    for batch in batches:
+        if batch.num_rows:
+            yield batch, np.cumsum(sum(_row_bytes(column) for column in batch.columns))
+
+
+def pieces(sized: Iterator[tuple[pa.RecordBatch, np.ndarray]], target_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Cut large record batches and join small ones to about ``target_bytes`` of decoded values, or a single row.
+
+    ``sized`` is what :func:`measured` yields.
+    """
     held: list[pa.RecordBatch] = []
     size = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        ends = np.cumsum(sum(_row_bytes(column) for column in batch.columns))
+    for batch, ends in sized:
         if held and size + ends[-1] > target_bytes:
             yield from _joined(held)
             held, size = [], 0
@@ -135,7 +148,7 @@ def _row_bytes(column: pa.Array) -> np.ndarray:
         sizes = _row_bytes(column.dictionary)
         return sizes[pc.fill_null(column.indices, 0).to_numpy(zero_copy_only=False)]
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        bounds = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1]
+        bounds = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
         return np.diff(bounds).astype(np.float64)
     if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
         return np.diff(string_offsets(column)).astype(np.float64)

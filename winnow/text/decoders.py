@@ -15,9 +15,9 @@ INPUT = 2**14
 GZIP_OUTPUT = 2**20
 STEP = 64
 STEP_OUTPUT = 2**16
-XZ_MEMORY = 2**31
+LARGEST_WINDOW = 2**27
+XZ_MEMORY = LARGEST_WINDOW + 2**20
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-ZSTD_LARGEST_WINDOW = 2**31
 
 
 class BrokenStreamError(Exception):
@@ -72,6 +72,13 @@ def _cut(kind: str) -> BrokenStreamError:
 
 def _corrupt(kind: str, why: object) -> BrokenStreamError:
     return BrokenStreamError(f"the {kind} stream is corrupt ({why}): a part of the file was lost or overwritten")
+
+
+def _wide(kind: str, option: str) -> BrokenStreamError:
+    return BrokenStreamError(
+        f"the {kind} stream wants a window of more than 128 MiB of memory; compress it anew with a window of at most "
+        f"128 MiB ({option})"
+    )
 
 
 def _pieces(block: bytes, largest: int) -> Iterator[bytes]:
@@ -137,7 +144,7 @@ def zstd_blocks(source: Readable, largest: int) -> Iterator[bytes]:
 
     Feeding the decoder by blocks bounds what one call can return and shows where a cut file ends.
     """
-    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_LARGEST_WINDOW)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
     magic = source.read(4)
     if not magic:
         raise _empty("Zstandard")
@@ -153,18 +160,13 @@ def zstd_blocks(source: Readable, largest: int) -> Iterator[bytes]:
                 yield from _zstd_frame(source, decompressor)
             except zstandard.ZstdError as error:
                 if "memory" in str(error):
-                    raise BrokenStreamError(_WIDE_WINDOW) from error
+                    raise _wide("Zstandard", "--long=27") from error
                 raise _corrupt("Zstandard", error) from error
         else:
             left = int.from_bytes(_take(source, 4), "little")
             while left:
                 left -= len(_take(source, min(left, INPUT)))
         magic = source.read(4)
-
-
-_WIDE_WINDOW = (
-    "the Zstandard frame wants a window of more than 2 GiB of memory; compress it anew with --long=31 at the most"
-)
 
 
 def _begins_frame(magic: bytes) -> bool:
@@ -252,6 +254,8 @@ def _stepwise(
                 try:
                     block = decoder.decompress(step, STEP_OUTPUT)
                 except fault as error:
+                    if "Memory usage limit" in str(error):
+                        raise _wide(kind, "--lzma2=dict=128MiB") from error
                     raise _corrupt(kind, error) from error
                 step = decoder.unused_data if decoder.eof else b""
                 yield from _pieces(block, largest)

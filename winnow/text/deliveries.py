@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from winnow.config import Corpus
@@ -26,10 +26,14 @@ Fingerprint = tuple[int, int]
 
 @dataclass(frozen=True)
 class Known:
-    """What the store holds: the fingerprint of every shard, and how many deliveries brought it there."""
+    """What the store holds: the fingerprint of every shard, and how many deliveries brought it there.
+
+    ``refused`` gives the fingerprint of files that could not be taken, those that were tried longest ago first.
+    """
 
     shards: Mapping[str, Fingerprint]
     deliveries: int
+    refused: Mapping[str, Fingerprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,15 @@ class DeliveredFile:
 class Delivery:
     """Files to read and shards to withdraw.
 
-    ``after`` counts the deliveries before it. ``key`` is a digest of all three: asking twice for what is still waiting
-    gives the same key, a file that returns to an earlier state gives a new one.
+    ``waiting`` are known shards whose file is another or gone, and which are left to a later delivery. ``after`` counts
+    the deliveries before it. ``key`` is a digest of them all: asking twice for what is still waiting gives the same
+    key, a file that returns to an earlier state gives a new one.
     """
 
     files: tuple[DeliveredFile, ...]
     withdrawn: tuple[str, ...] = ()
     after: int = 0
+    waiting: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -85,7 +91,9 @@ class Delivery:
         present = {file.shard: file for file in files}
         named = [file.shard for file in self.files]
         gone = {shard for shard in (*named, *self.withdrawn) if shard not in present}
-        return Delivery(tuple(present[shard] for shard in named if shard in present), tuple(sorted(gone)), self.after)
+        return Delivery(
+            tuple(present[shard] for shard in named if shard in present), tuple(sorted(gone)), self.after, self.waiting
+        )
 
     def save(self, home: Home) -> None:
         """Write the delivery under its key, where the partition's run will look for it."""
@@ -105,7 +113,8 @@ class Delivery:
             raise UserError(
                 f"partition '{key}' of shards has no delivery ({path} is missing): choose another"
             ) from error
-        return cls(tuple(DeliveredFile.from_json(file) for file in raw["files"]), tuple(raw["withdrawn"]), raw["after"])
+        files = tuple(DeliveredFile.from_json(file) for file in raw["files"])
+        return cls(files, tuple(raw["withdrawn"]), raw["after"], tuple(raw.get("waiting", ())))
 
 
 def scan(home: Home, corpus: Corpus) -> list[DeliveredFile]:
@@ -135,6 +144,10 @@ def scan(home: Home, corpus: Corpus) -> list[DeliveredFile]:
     return [found[name] for name in sorted(found)]
 
 
+MOST_FILES = 20_000
+"""Files of one delivery."""
+
+
 def plan(
     files: Iterable[DeliveredFile],
     known: Known,
@@ -144,22 +157,40 @@ def plan(
     """Return what differs from the store: files that are new or changed, and ready; shards whose file is gone.
 
     A delivery stops before the file that would bring it over ``most_bytes``, so that a run that is cut off loses
-    little; the next plan holds the rest.
+    little; the next plan holds the rest. Files that were refused as they are come last, and hold up nothing.
     """
     files = list(files)
     changed = [file for file in files if known.shards.get(file.shard) != file.fingerprint]
+    again = {shard: place for place, shard in enumerate(known.refused)}
+    refused = [file for file in changed if known.refused.get(file.shard) == file.fingerprint]
+    refused.sort(key=lambda file: again[file.shard])
+    tried = {file.shard for file in refused}
+    chosen = _first((file for file in changed if file.shard not in tried and ready(file)), most_bytes)
+    chosen += _first((file for file in refused if ready(file)), most_bytes)
+    taken = {file.shard for file in chosen}
+    # A renamed file is gone and new at once: while a new one is still to come, nothing is withdrawn.
+    coming = any(file.shard not in known.shards and file.shard not in taken | tried for file in changed)
+    gone = {*known.shards, *known.refused} - {file.shard for file in files}
+    withdrawn = set() if coming else gone
+    waiting = {file.shard for file in changed if file.shard in known.shards} | gone
+    return Delivery(
+        tuple(sorted(chosen, key=lambda file: file.shard)),
+        tuple(sorted(withdrawn)),
+        known.deliveries,
+        tuple(sorted(waiting - taken - withdrawn)),
+    )
+
+
+def _first(files: Iterable[DeliveredFile], most_bytes: int | None) -> list[DeliveredFile]:
+    """Return the first files of at most so many bytes, one at least."""
     chosen: list[DeliveredFile] = []
     size = 0
-    for file in changed:
-        if not ready(file):
-            continue
+    for file in files:
         size += file.bytes
-        if chosen and most_bytes is not None and size > most_bytes:
+        if chosen and (len(chosen) >= MOST_FILES or (most_bytes is not None and size > most_bytes)):
             break
         chosen.append(file)
-    # A renamed file is gone and new at once: while anything is still to come, nothing is withdrawn.
-    gone = set(known.shards) - {file.shard for file in files} if len(chosen) == len(changed) else set()
-    return Delivery(tuple(chosen), tuple(sorted(gone)), known.deliveries)
+    return chosen
 
 
 def closed(seen_before: Mapping[str, Sequence[int]]) -> Callable[[DeliveredFile], bool]:

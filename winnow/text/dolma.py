@@ -26,7 +26,7 @@ from winnow.text.formats.base import Block, Item, Reading
 from winnow.text.json_records import RecordReader
 from winnow.text.limits import Limits
 from winnow.text.lines import Line, Lines
-from winnow.text.locations import is_remote, open_binary
+from winnow.text.locations import open_binary
 from winnow.text.quarantine import BadRecordError, FileFailedError, Quarantined, excerpt, kind_of, too_large_detail
 from winnow.text.records import Document, FieldMap, document_from, parse_object
 from winnow.text.streams import BrokenStreamError, HashedFile, WrongCompressionError, read_blocks
@@ -61,7 +61,8 @@ def joined(items: Iterator[Item], how: Reading, seen: FieldTypes) -> Iterator[It
     A document without attributes of a tagger stays, without that tagger; attributes without a document are left out;
     the log says how many of both. A line of a tagger's file that cannot be read, or has an id that was there before,
     is a quarantine row of this file; so is a document that has such attributes of its own. Raises ``FileFailedError``
-    where a tagger's file cannot be read to its end: its documents cannot be judged whole.
+    where a tagger's file is broken: its documents cannot be judged whole; ``UnavailableError`` where it cannot be
+    opened, or its bytes stop coming.
     """
     if not how.attributes:
         yield from items
@@ -190,10 +191,8 @@ class AttributeJoin:
             raise _failed(f"{place}: they are no JSON Lines by their name; name the file .jsonl, .jsonl.gz or the like")
         try:
             opened = open_binary(path)
-        except OSError as error:
-            if is_remote(path):
-                raise UnavailableError(path, error) from error
-            raise _failed(f"{place} cannot be read: {error.strerror or error}") from error
+        except OSError as error:  # the documents may not go without it: a later run reads both
+            raise UnavailableError(path, error) from error
         with Watched(opened, path) as file:
             blocks = read_blocks(HashedFile(file), compression or None, self._limits)
             lines = Lines(blocks, self._limits.max_record_bytes)

@@ -72,7 +72,7 @@ def resolve_root(root: str, base: Path) -> str | Path:
     Raises ``UserError`` for a URI that holds a user, a password or a secret query parameter, without repeating it.
     """
     if is_remote(root):
-        _refuse_secrets(root)
+        refuse_secrets(root)
         return root.rstrip("/") if scheme_of(root) not in ("http", "https") else root
     return (base / _local_path(root).expanduser()).resolve()
 
@@ -112,7 +112,7 @@ def list_files(root: str | Path, include: Sequence[str], markers: Collection[str
     if is_remote(root):
         from winnow.text.remote import list_remote
 
-        _refuse_secrets(str(root))
+        refuse_secrets(str(root))
         return sorted(list_remote(str(root), globs), key=lambda listed: listed.parts)
     return list_local(_local_path(root), globs)
 
@@ -157,7 +157,8 @@ def without_secrets(uri: str) -> str:
     return f"{split.scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
 
 
-def _refuse_secrets(uri: str) -> None:
+def refuse_secrets(uri: str) -> None:
+    """Raise ``UserError``, without repeating it, for a URI with a user, a password or a secret in its query."""
     split = urlsplit(uri)
     plain = [re.sub(r"[^a-z0-9]", "", key.lower()) for key, _ in parse_qsl(split.query, keep_blank_values=True)]
     secret = any(key in _SECRET_KEYS or any(word in key for word in _SECRET_WORDS) for key in plain)

@@ -18,6 +18,7 @@ from winnow.errors import UserError
 
 # ftfy copies what is left of a segment at each odd sequence: bounded segments keep that linear.
 SEGMENT = 2**14
+MOST_ROUNDS = 100
 _LINE_ENDS = re.compile("\r\n?|[\x85\u2028\u2029]")
 _C0 = bytes((*range(0x09), *range(0x0E, 0x20), 0x7F))
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
@@ -110,14 +111,18 @@ class Normalization:
         return bool(self.steps)
 
     def apply(self, text: str) -> str:
-        """Return the text after all steps; ``apply(apply(text)) == apply(text)``."""
-        while True:
+        """Return the text after all steps; ``apply(apply(text)) == apply(text)``.
+
+        Each round with a change decodes mojibake into fewer or non-Latin characters, so a few are enough. A text that
+        still changes after ``MOST_ROUNDS`` is returned as it is then.
+        """
+        for _ in range(MOST_ROUNDS):
             before = text
             for function in self._functions:
                 text = function(text)
-            # Each round with a change has decoded mojibake into fewer or non-Latin characters: it comes to an end.
             if text == before:
-                return text
+                break
+        return text
 
 
 def _described(name: str) -> str:

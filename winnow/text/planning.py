@@ -16,6 +16,9 @@ from winnow.text.locations import file_name, is_remote, open_binary
 
 log = logging.getLogger(__name__)
 
+FILES_TOGETHER = 2_000
+"""Small files that one task reads at most."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -61,7 +64,7 @@ def plan_tasks(files: Iterable[tuple[DeliveredFile, Reading]], target_bytes: int
                 share = file.bytes * (number + 1) // len(cut.spans) - file.bytes * number // len(cut.spans)
                 tasks.append(Task((Piece(file, reading, span, number),), share))
             continue
-        if together and size + file.bytes > target_bytes:
+        if together and (size + file.bytes > target_bytes or len(together) >= FILES_TOGETHER):
             tasks.append(Task(tuple(together), size))
             together, size = [], 0
         together.append(Piece(file, reading))

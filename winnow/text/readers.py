@@ -60,7 +60,8 @@ class ShardReader:
 
     ``bytes`` and ``sha256`` (hex) are the delivered file's, of the bytes that were read; 0 and None if it could not be,
     and None for a remote file that is not read front to back. Of a span that is not the whole file, neither is known
-    and no limit is applied: merge the ``tally`` of all spans and judge that.
+    and no limit is applied: merge the ``tally`` of all spans and judge that. ``opened`` is False of a local file that could
+    not be opened, which fails.
 
     At most ``MAX_QUARANTINE_ROWS`` quarantine rows are handed out one by one; the others are summed, a row a reason,
     in the last batch. Whatever the file holds, reading it raises nothing; ``UnavailableError`` where its bytes stop
@@ -122,6 +123,7 @@ class ShardReader:
 
     def _reset(self) -> None:
         self._file: Watched | None = None
+        self.opened = True
         self.tally = Tally()
         self.fields = FieldTypes()
         self.bytes = 0
@@ -174,6 +176,7 @@ class ShardReader:
         except OSError as error:
             if is_remote(path) or self.span != WHOLE:  # it was there when it was cut
                 raise UnavailableError(path, error) from error
+            self.opened = False
             why = f"{error.strerror or error}; check that it is there and may be read"
             raise FileFailedError(_unreadable(why)) from error
         with Watched(opened, path) as file:

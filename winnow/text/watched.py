@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import BinaryIO
+
+
+_BEYOND = 2**62
+"""No file is as long as this."""
 
 
 class UnavailableError(Exception):
@@ -58,9 +63,14 @@ class Watched(io.RawIOBase, BinaryIO):
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place. Raises ``ValueError`` for one that no file has, as what a corrupt file holds may lead to."""
+        if abs(offset) >= _BEYOND or (whence == os.SEEK_SET and offset < 0):
+            raise ValueError(f"a seek to {offset}, which is no place in a file")
         try:
             return self._file.seek(offset, whence)
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise ValueError(f"a seek to {offset}, which is no place in the file") from error
             raise self._failed(error) from error
 
     def tell(self) -> int:

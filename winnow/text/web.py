@@ -14,8 +14,8 @@ from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http.client import HTTPException, HTTPResponse
-from typing import BinaryIO, NamedTuple, cast
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO, BinaryIO, NamedTuple, cast
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -130,6 +130,17 @@ class WebObject:
             self._response = None
 
 
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects from web address to web address alone."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme.lower() not in ("http", "https"):
+            raise OSError(errno.EINVAL, "the server redirects to what is no web address", without_secrets(newurl))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _request(url: str, wanted: str | None) -> HTTPResponse:
     split = urlsplit(url)
     if split.scheme.lower() not in ("http", "https"):
@@ -138,7 +149,7 @@ def _request(url: str, wanted: str | None) -> HTTPResponse:
     headers = {"User-Agent": "winnow", "Accept-Encoding": "identity"} | ({"Range": wanted} if wanted else {})
     request = urllib.request.Request(urlunsplit((split.scheme, split.netloc, path, query, "")), headers=headers)  # noqa: S310 - checked above
     try:
-        return cast(HTTPResponse, urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS))
+        return cast(HTTPResponse, urllib.request.build_opener(_WebRedirects).open(request, timeout=TIMEOUT_SECONDS))
     except HTTPError as error:
         error.close()
         if error.code in (404, 410):

@@ -19,7 +19,7 @@ def bookkeeping() -> tuple[Table, ...]:
                 ("processed", "BIGINT", "documents it worked on (tokens for training, pulls for the bandit)"),
                 ("bytes", "BIGINT", "bytes it read, where it reads files or texts"),
                 ("seconds", "DOUBLE", "wall time"),
-                ("peak_mb", "DOUBLE", "the process's peak resident memory so far, MiB"),
+                ("peak_mb", "DOUBLE", "peak resident memory so far of the process or of its largest worker, MiB"),
                 ("flops", "DOUBLE", "model floating-point operations, where a model ran (6ND train, 2ND forward)"),
                 ("finished_at", "TIMESTAMP", "when (UTC)"),
             ),
@@ -67,6 +67,18 @@ def bookkeeping() -> tuple[Table, ...]:
             "bookkeeping",
         ),
         Table(
+            "unlisted",
+            "Parts that were live and are no more, until their files are gone: garbage collection counts from here.",
+            (
+                ("part", "VARCHAR", "digest of its content"),
+                ("kind", "VARCHAR", "the table whose rows it holds"),
+                ("unlisted_at", "TIMESTAMP", "when it was taken out of `parts` (UTC)"),
+            ),
+            ("part",),
+            "bookkeeping",
+            internal=True,
+        ),
+        Table(
             "snapshots",
             "The parts that hold the store as it was when a manifest was made; `winnow sql` reads them with `--at`.",
             (
@@ -74,6 +86,7 @@ def bookkeeping() -> tuple[Table, ...]:
                 ("name", "VARCHAR", "the table"),
                 ("kind", "VARCHAR", "the folder of the part below `store/parts`"),
                 ("part", "VARCHAR", "digest of the part"),
+                ("content", "VARCHAR", "what tells the table's rows apart from others; null where its parts are live"),
             ),
             ("version", "name", "part"),
             "bookkeeping",
@@ -86,7 +99,9 @@ def bookkeeping() -> tuple[Table, ...]:
                     "key",
                     "VARCHAR",
                     "schema_version, schema (digest of tables and columns), generation (of writes), deliveries (so "
-                    "far), corpus_digest and corpus_lanes (what it is a digest of), data (store.data at the last write), home (published file)",
+                    "far), corpus_digest and corpus_lanes (what it is a digest of), purge_due, data (store.data at the "
+                    "last write), store (drawn when it was made), part_columns (digests of the columns of parts; mixed: "
+                    "some lack one), home (published file)",
                 ),
                 ("value", "VARCHAR", "its value"),
             ),

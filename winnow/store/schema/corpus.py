@@ -94,6 +94,20 @@ def corpus() -> tuple[Table, ...]:
             "corpus",
         ),
         Table(
+            "refused",
+            "A file that was left as it was: its bytes did not come, or its fields contradict its source's.",
+            (
+                ("shard", "VARCHAR", "the file, see `shards` (which has it as it was before, if it was there)"),
+                ("path", "VARCHAR", "where it lies"),
+                ("bytes", "BIGINT", "its size"),
+                ("mtime_ns", "BIGINT", "as in `shards`: a file that changes is tried at once"),
+                ("reason", "VARCHAR", "what is wrong, and the mend"),
+                ("refused_at", "TIMESTAMP", "when it was last tried (UTC)"),
+            ),
+            ("shard",),
+            "corpus",
+        ),
+        Table(
             "takedowns",
             "A demand to withdraw: documents that match are in no later manifest.",
             (
