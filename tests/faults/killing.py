@@ -21,7 +21,7 @@ from winnow.store.parts import SNAPSHOT
 
 Moment = tuple[str, int, str]
 Step = tuple[str, str, list[str]]
-DOCTOR_EVERY = 4
+DOCTOR_EVERY = 8
 """Every so many checks of the store, and at the end of a world, the product's own doctor is asked too."""
 
 
@@ -91,7 +91,8 @@ class Campaign:
             # Now the step is done: its last moment is the COMMIT of all that it wrote.
             for number in range(1, self.publishing + 1 if step[1] in publishing else 1):
                 self._kill(home, [step], "publish", moment=("", number, "after"))
-        self._end(home)
+        job, _, assets = self.server.steps[-1]
+        self._end(home, job=job, assets=assets)  # it has nothing to do but publish
 
     def every_moment(self) -> Iterator[None]:
         """Kill every step, and the publishing after it, before and after every single durable moment.
@@ -146,9 +147,9 @@ class Campaign:
             self._look(home, answer, f"a whole run, {wait:.3f} s into {during}")
         self._end(home)
 
-    def _end(self, home: Home) -> None:
-        """Run a world to its end undisturbed and compare it."""
-        self._complain(self._run(home), "the last run of a world")
+    def _end(self, home: Home, **how: object) -> None:
+        """Run a world to its end undisturbed (by a whole run, unless told ``how``) and compare it."""
+        self._complain(self._run(home, **how), "the last run of a world")
         self.wrong += [f"at the end: {problem}" for problem in problems(home)]
         self.figures.checks += 1
         self._compare(home, self.state, self.files)

@@ -24,6 +24,7 @@ from winnow.identity import digest
 from winnow.store.backup import make_backup
 from winnow.store.backup_index import backup_names, read_index
 from winnow.store.garbage import collect_garbage
+from winnow.store.remote import filesystem
 from winnow.store.restore import restore_backup
 from winnow.store.schema import tables
 from winnow.store.snapshots import open_at
@@ -365,6 +366,19 @@ def test_a_restore_that_fails_takes_its_tables_out_of_postgres(backups, catalog,
     assert not [path for path in data.rglob("*") if path.is_file()]
     corpus = small(restore_backup(backups, new).store.home.root, load_config(new.config).store)
     assert failing(corpus) == {}
+
+
+def test_a_restore_that_fails_takes_its_files_out_of_s3(backups, data, tmp_path, monkeypatch):
+    """Parts and the lake's own files."""
+    new = Home(tmp_path / "new")
+    new.root.mkdir()
+    new.config.write_text(f'[store]\nbackend = "lake"\ncatalog = "sqlite"\ndata = "{data}"\n')
+    for extension in ("ducklake", "sqlite_scanner", "httpfs"):
+        pytest.importorskip(f"duckdb_extension_{extension}")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(Store, "publish", unpublished)
+        restore_backup(backups, new)
+    assert filesystem(data).find(data) == []
 
 
 def test_the_leavings_of_a_killed_restore_go_with_the_next(backups, base, tmp_path):

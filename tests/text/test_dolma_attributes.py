@@ -213,10 +213,9 @@ def test_a_cut_file_of_attributes_fails_the_file_of_documents(tmp_path: Path, ke
     assert reader.bytes == path.stat().st_size and reader.sha256
 
 
-@pytest.mark.parametrize("name", ["gone.jsonl.gz", "t.csv"])
-def test_attributes_that_are_not_there_or_no_json_lines_fail_the_file(tmp_path: Path, name: str) -> None:
-    _, (row,), reader = read(write(tmp_path / "a.jsonl", documents(3)), {"t": tmp_path / name})
-    assert reader.failed and row.reason == "invalid_attributes" and name in row.detail
+def test_attributes_that_are_no_json_lines_by_their_name_fail_the_file(tmp_path: Path) -> None:
+    _, (row,), reader = read(write(tmp_path / "a.jsonl", documents(3)), {"t": tmp_path / "t.csv"})
+    assert reader.failed and row.reason == "invalid_attributes" and "t.csv" in row.detail
 
 
 def test_many_bad_lines_fail_the_file(tmp_path: Path) -> None:
@@ -252,7 +251,7 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**14  # Ki
 def test_attributes_that_cannot_be_opened_make_their_documents_unavailable_and_not_failed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", documents(2))
     late = tmp_path / "late.jsonl"
-    with pytest.raises(UnavailableError, match="late.jsonl"):
+    with pytest.raises(UnavailableError, match=r"late\.jsonl"):
         read(path, {"late": late})
     write(late, tags(2))
     rows, quarantined, reader = read(path, {"late": late})

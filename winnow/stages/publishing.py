@@ -70,13 +70,13 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     """
     loop = selected.loop
     config, name, model = loop.config, selection_name(store, loop), model_name(store, loop)
+    # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
+    environment = recorded_environment(_dtypes(config))
     chosen_from = digest_of(lanes_of(ids_to_numpy(loop.pool.documents["doc_id"]), loop.pool.documents["source"]))
     with store.read("decisions") as connection:
         parent = _newest(connection)
         state = curation_state(connection, config, store.home, loop.checkpoint.name)
         _require_corpus(connection, chosen_from)
-        # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
-        environment = recorded_environment(_dtypes(config))
         counted = funnel(connection, name, loop.checkpoint.tokenizer)
         corpus = get_meta(connection, "corpus_digest") or digest([])
     rows = selected.manifest_rows()

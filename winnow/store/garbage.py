@@ -50,7 +50,7 @@ SCORED_CHECKPOINTS = 3
 """Scores of so many of the newest checkpoints stay, beside those that manifests name."""
 
 GLOB = set("*?[]")
-"""DuckLake takes a data path with these for a pattern when it looks for files of nobody: it could find another lake's."""
+"""A data path with these is a pattern to DuckLake when it looks for files of nobody: it could find another lake's."""
 
 CHUNK = 500
 """Parts that are removed in one turn: no writer waits longer than that takes."""

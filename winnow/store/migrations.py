@@ -28,7 +28,8 @@ import pyarrow as pa
 from winnow.errors import UserError
 from winnow.identity import digest
 from winnow.store.schema import SCHEMA_VERSION, tables
-from winnow.store.store import MIXED, Connection, Store, get_meta, replace_owned, set_meta
+from winnow.store.store import Connection, Store, get_meta, replace_owned, set_meta
+from winnow.store.views import MIXED
 
 log = logging.getLogger(__name__)
 

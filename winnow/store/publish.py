@@ -26,8 +26,9 @@ from winnow.store.faults import SAID_FULL, explained
 from winnow.store.lineage import LINEAGE, LINEAGE_COLUMNS, LINEAGE_MEANING
 from winnow.store.published import open_published, remove_logs
 from winnow.store.schema import tables
-from winnow.store.store import Connection, Store, get_meta, live_parts, set_meta, uniform_tables
+from winnow.store.store import Connection, Store, get_meta, live_parts, set_meta
 from winnow.store.turns import file_turn
+from winnow.store.views import uniform_tables
 from winnow.store.wide import Column, current_columns, described, make_scores_wide
 
 

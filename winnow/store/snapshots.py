@@ -3,8 +3,9 @@
 A snapshot is a list of parts. Tables that live in parts give their live ones. Every other public table is written, in
 the order of its key, to parts of the kind ``snapshot_<table>``: the same rows give the same bytes, so the same digests.
 Beside them stands what an order-free hash makes of the rows; a table with the same is not written again, so that an
-unchanged one costs no space and no more time than to hash it. ``manifests`` and ``snapshots`` only grow, so they are cut at the version instead;
-``meta`` is about the store, not its data. ``costs`` and ``stage_keys`` are as they were before the manifest's own rows.
+unchanged one costs no space and no more time than to hash it. ``manifests`` and ``snapshots`` only grow, so they are
+cut at the version instead; ``meta`` is about the store, not its data. ``costs`` and ``stage_keys`` are as they were
+before the manifest's own rows.
 """
 
 from __future__ import annotations
@@ -32,14 +33,13 @@ from winnow.store.store import (
     Connection,
     Store,
     add_parts,
-    files_view,
     get_meta,
     insert,
     live_parts,
     load,
     open_store,
-    uniform_tables,
 )
+from winnow.store.views import files_view, uniform_tables
 from winnow.store.wide import current_columns, grouped_wide_query
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def take_snapshot(store: Store, connection: Connection, rows: list[Part], versio
 
 
 def _content(connection: Connection, table: Table) -> str:
-    """Return a digest of a table's columns and rows, in whatever order they lie: their number and two sums of hashes."""
+    """Return a digest of a table's columns and rows, in whatever order: their number and two sums of hashes."""
     columns = ", ".join(f'"{name}"' for name, _, _ in table.columns)
     sums = connection.execute(
         f"SELECT count(*), sum(hash({columns}))::VARCHAR, sum(hash('again', {columns}))::VARCHAR FROM {table.name}"  # noqa: S608

@@ -6,7 +6,6 @@ then one short transaction (:meth:`Store.write`); users read a published copy (:
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,10 +26,9 @@ from winnow.store.faults import explained
 from winnow.store.parts import Part, conform, write_parts
 from winnow.store.schema import Table, tables
 from winnow.store.storage import LocalStorage, data_root, part_storage, require_parts
+from winnow.store.views import files_view, uniform_tables
 
 Connection = duckdb.DuckDBPyConnection
-MIXED = "mixed"
-"""What ``part_columns`` in ``meta`` says of a table some of whose parts may lack a column."""
 
 
 def now() -> datetime:
@@ -162,7 +160,7 @@ class Store:
     def view(self, name: str, live: dict[str, list[str]], uniform: Collection[str] = ()) -> str:
         """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files.
 
-        ``uniform`` names tables whose files all have the dictionary's columns: see :func:`uniform_tables`.
+        ``uniform`` names tables whose files all have the dictionary's columns: :func:`~winnow.store.views.uniform_tables`.
         """
         uris = [self.storage.uri(name, part) for part in live.get(name, [])]
         return files_view(tables()[name], uris, name in uniform)
@@ -181,25 +179,6 @@ def open_store(home: Home, settings: StoreSettings | None = None) -> Store:
 
         settings = load_config(home.config).store
     return Store(home, settings)
-
-
-def files_view(table: Table, uris: Sequence[str], uniform: bool = False) -> str:
-    """Return the SELECT of a table's columns from Parquet files; rows of documents that are gone are hidden.
-
-    Where the files are not ``uniform``, some may lack a column, which is null there: every file's footer is then read
-    whenever the view is bound.
-    """
-    columns = ", ".join(f'"{column}"' for column, _, _ in table.columns)
-    nothing = ", ".join(f'NULL::{kind} AS "{column}"' for column, kind, _ in table.columns)
-    if not uris:
-        return f"SELECT {nothing} WHERE false"
-    files = ", ".join(f"'{quoted(uri)}'" for uri in uris)
-    by_name = "" if uniform else ", union_by_name = true"
-    rows = f"(FROM read_parquet([{files}]{by_name}) UNION ALL BY NAME SELECT {nothing} WHERE false)"
-    if not table.parts or not table.document:
-        return f"SELECT {columns} FROM {rows}"  # noqa: S608
-    same = "doc_id, shard, row" if table.name == "texts" else table.document
-    return f"SELECT {columns} FROM {rows} SEMI JOIN documents USING ({same})"  # noqa: S608
 
 
 # -- inside a transaction -------------------------------------------------------------------------------------------
@@ -290,12 +269,6 @@ def live_parts(connection: Connection) -> dict[str, list[str]]:
     for kind, part in connection.execute("SELECT kind, part FROM parts ORDER BY kind, part").fetchall():
         live.setdefault(kind, []).append(part)
     return live
-
-
-def uniform_tables(connection: Connection) -> set[str]:
-    """Return the parts-backed tables whose live parts all have the dictionary's columns, as far as the store knows."""
-    known: dict[str, str] = json.loads(get_meta(connection, "part_columns") or "{}")
-    return {name for name, columns in known.items() if columns != MIXED}
 
 
 def get_meta(connection: Connection, key: str) -> str | None:

@@ -65,7 +65,8 @@ def batch_places(file: BinaryIO) -> list[BatchPlace]:
 def batch_rows(file: BinaryIO, place: BatchPlace) -> int:
     """Return how many rows a record batch has.
 
-    Raises ``BrokenFooterError``, also for more rows than its body can hold or others than its columns have; ``OSError``.
+    Raises ``BrokenFooterError``, also for more rows than its body can hold or not as many as its first column has;
+    ``OSError``.
     """
     if place.metadata_bytes > _LARGEST_METADATA:
         raise BrokenFooterError("a record batch's metadata is too large")

@@ -69,7 +69,8 @@ def read_rows(
     faults: list[str] = []
     end = None if rows is None else row + rows
     for piece in pieces(_until_error(file, measured(batches), faults), PIECE_BYTES):
-        items = list(_until_error(file, reader.items(piece, row), judged := []))
+        judged: list[str] = []
+        items = list(_until_error(file, reader.items(piece, row), judged))
         if judged:  # that an array contradicts itself may show only in what is done with it
             faults[:] = judged
             break

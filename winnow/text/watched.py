@@ -7,7 +7,6 @@ import io
 import os
 from typing import BinaryIO
 
-
 _BEYOND = 2**62
 """No file is as long as this."""
 
