@@ -160,7 +160,7 @@ class Store:
     def view(self, name: str, live: dict[str, list[str]], uniform: Collection[str] = ()) -> str:
         """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files.
 
-        ``uniform`` names tables whose files all have the dictionary's columns: :func:`~winnow.store.views.uniform_tables`.
+        ``uniform`` names tables whose files all have the dictionary's columns: see :mod:`winnow.store.views`.
         """
         uris = [self.storage.uri(name, part) for part in live.get(name, [])]
         return files_view(tables()[name], uris, name in uniform)
