@@ -31,7 +31,10 @@ WHEN_AND_WHO = {
 """Columns that say when, by which run and where, not what; a snapshot holds such columns of all tables."""
 
 NOT_COMPARED = {"costs", "meta"}
-"""What a run costs depends on how often it is killed; ``meta`` is compared without the number of writes and what tells two stores apart."""
+"""What a run costs depends on how often it is killed.
+
+``meta`` is compared without the number of writes and what tells two stores apart.
+"""
 
 
 # -- whole ------------------------------------------------------------------------------------------------------------
