@@ -43,9 +43,10 @@ class Location(Section):
 class Source(Section):
     """How to read one source ("" = the source has no such field); of equal copies the smaller priority is canonical.
 
-    A field's name with dots leads into nested objects or columns. ``metadata``: the other fields to keep (``*``: all). ``format`` reads every file of the source as that format whatever its suffix. ``separator`` cuts a plain
-    text file into documents. ``delimiter`` is that of CSV ("": comma, or tab in ``.tsv``). ``html`` names the extractor
-    for WARC responses. ``normalization`` is done in the order of ``winnow/text/normalize.py``, whatever the order here.
+    A field's name with dots leads into nested objects or columns. ``metadata``: the other fields to keep (``*``: all).
+    ``format`` reads every file of the source as that format whatever its suffix. ``separator`` cuts a plain text file
+    into documents. ``delimiter`` is that of CSV ("": comma, or tab in ``.tsv``). ``html`` names the extractor for WARC
+    responses. ``normalization`` is done in the order of ``winnow/text/normalize.py``, whatever the order here.
     ``schema_drift``: ``stop`` refuses shards whose fields change their type, ``allow`` keeps both.
     """
 

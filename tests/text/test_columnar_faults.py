@@ -437,26 +437,34 @@ def test_record_batches_that_lie_beyond_the_file_are_no_footer(tmp_path: Path) -
         assert texts == TEXTS and not reader.failed and (row.row, row.records) == (1000, 1)
 
 
-def test_a_row_group_of_more_rows_than_values_is_one_bad_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "rows"), [(b"\xfe" + b"\xff" * 6 + b"\x0f", 2**54), (b"\xfe\xff\x01", 16383), (b"\xfe\x7d", 8063)]
+)
+def test_a_row_group_of_another_number_of_rows_than_it_says_costs_one_record_beyond_what_it_has(
+    tmp_path: Path, number: bytes, rows: int
+) -> None:
     path = tmp_path / "a.parquet"
-    # Row groups of 8191 values: a number that nothing else in the footer is, and a zigzag varint of two bytes.
-    texts = [f"text {row}" for row in range(3 * 8191)]
+    # 8191 rows a group: as an i64 of Thrift's compact protocol, a number that nothing else in the footer is.
+    texts = [f"text {row}" for row in range(4 * 8191)]
     pq.write_table(pa.table({"text": texts}), path, row_group_size=8191)
     data = path.read_bytes()
-    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    number, more = b"\x16\xfe\x7f", b"\x16\xfe\xff"  # an i64 of Thrift's compact protocol
-    at = data.rindex(number, footer)
     length = int.from_bytes(data[-8:-4], "little")
-    # 8191 becomes more than 10^16: seven further bytes of the number.
-    changed = (
-        data[:at] + more + b"\xff" * 5 + b"\x0f" + data[at + 3 : -8] + (length + 6).to_bytes(4, "little") + data[-4:]
-    )
+    footer = data[-8 - length : -8]
+    ends = [at for at in range(length) if footer.startswith(b"\x16\xfe\x7f", at)]
+    third = ends[-3]  # each group has the number of values of its column, and that of its rows
+    footer = footer[: third + 1] + number + footer[third + 3 :]
+    changed = data[: -8 - length] + footer + len(footer).to_bytes(4, "little") + data[-4:]
     path.write_bytes(changed)
-    assert pq.ParquetFile(path).metadata.row_group(2).num_rows > 10**14
+    said = [pq.ParquetFile(path).metadata.row_group(group).num_rows for group in range(4)]
+    assert [said[0], said[1], said[3]] == [8191] * 3 and rows <= said[2] < 2 * rows
     got, (row,), reader = read(path)
-    assert got == texts[: 2 * 8191] and not reader.failed
-    assert (row.reason, row.row, row.records) == ("truncated_stream", 2 * 8191, 1)
-    assert Parquet().cut(io.BytesIO(changed), 1, Reading()).spans[-1].first_row == 2 * 8191
+    assert got[: 2 * 8191] == texts[: 2 * 8191] and got[-8191:] == texts[-8191:] and not reader.failed
+    assert row.reason == "truncated_stream" and row.row is not None and row.row >= 2 * 8191
+    assert row.records == 1 and reader.records <= len(texts) + 1
+    spans = Parquet().cut(io.BytesIO(changed), 1, Reading()).spans
+    pieces = [ShardReader(path, limits=LENIENT, span=span) for span in spans]
+    kept = [text for piece in pieces for batch in piece for text in batch.documents["text"].to_pylist()]
+    assert kept == got and sum(piece.records for piece in pieces) == reader.records
 
 
 @pytest.mark.parametrize(("offset", "whence"), [(-1, 0), (-(2**40), 1), (-(2**40), 2), (2**62, 0), (2**200, 0)])

@@ -60,8 +60,8 @@ class ShardReader:
 
     ``bytes`` and ``sha256`` (hex) are the delivered file's, of the bytes that were read; 0 and None if it could not be,
     and None for a remote file that is not read front to back. Of a span that is not the whole file, neither is known
-    and no limit is applied: merge the ``tally`` of all spans and judge that. ``opened`` is False of a local file that could
-    not be opened, which fails.
+    and no limit is applied: merge the ``tally`` of all spans and judge that. ``opened`` is False of a local file that
+    could not be opened, which fails.
 
     At most ``MAX_QUARANTINE_ROWS`` quarantine rows are handed out one by one; the others are summed, a row a reason,
     in the last batch. Whatever the file holds, reading it raises nothing; ``UnavailableError`` where its bytes stop

@@ -98,8 +98,7 @@ def bookkeeping() -> tuple[Table, ...]:
                 (
                     "key",
                     "VARCHAR",
-                    "",
-                ), generation (of writes), deliveries (so "
+                    "schema_version, schema (digest of tables and columns), generation (of writes), deliveries (so "
                     "far), corpus_digest and corpus_lanes (what it is a digest of), purge_due, data (store.data at the "
                     "last write), store (drawn when made), part_columns (digests of the columns of parts, or mixed: "
                     "some lack one), home (published file)",

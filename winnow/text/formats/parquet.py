@@ -39,10 +39,11 @@ class Parquet(Format):
         try:
             with _opened(file) as parquet:
                 ColumnReader(parquet.schema_arrow, how, FieldTypes())
-                groups = [parquet.metadata.row_group(group) for group in range(parquet.num_row_groups)]
+                rows, _ = _rows(parquet, file.seek(0, 2))
+                sizes = [parquet.metadata.row_group(group).total_byte_size for group in range(len(rows))]
         except FileFailedError:
             return Cut([WHOLE])
-        return cut_groups(file, [(_rows(group), max(0, group.total_byte_size)) for group in groups], target_bytes)
+        return cut_groups(file, [(count, max(0, size)) for count, size in zip(rows, sizes, strict=True)], target_bytes)
 
     def read(
         self, file: BinaryIO, name: str, compression: str | None, span: Span, how: Reading, seen: FieldTypes
@@ -50,14 +51,17 @@ class Parquet(Format):
         """Yield the rows of the span's row groups."""
         with _opened(file) as parquet:
             groups = range(span.start, parquet.num_row_groups if span.end is None else span.end)
-            counts = [_rows(parquet.metadata.row_group(group)) for group in groups]
-            reader = ColumnReader(parquet.schema_arrow, how, seen, sum(counts))
+            rows, certain = _rows(parquet, file.seek(0, 2))
+            counts = [rows[group] for group in groups]
+            reader = ColumnReader(parquet.schema_arrow, how, seen, sum(counts) if certain else max(1, len(groups)))
             names = parquet.schema_arrow.names
             columns = list(dict.fromkeys(names[index] for index in reader.wanted))
             row = span.first_row
             # Each by itself, so that a corrupt one costs the same however the file is cut.
             for group, count in zip(groups, counts, strict=True):
-                yield from read_rows(file, reader, _batches(parquet, group, columns), row, count)
+                yield from read_rows(
+                    file, reader, _batches(parquet, group, columns, count), row, count if certain else None
+                )
                 row += count
 
 
@@ -75,23 +79,22 @@ def _opened(file: BinaryIO) -> pq.ParquetFile:
     return opened
 
 
-def _rows(group: pq.RowGroupMetaData) -> int:
-    """Return how many rows a row group has; one of which the footer cannot be right counts as one bad record."""
-    return group.num_rows if _is_possible(group) else 1
+def _rows(parquet: pq.ParquetFile, length: int) -> tuple[list[int], bool]:
+    """Return how many rows each row group has, and whether the footer of a file of this length agrees with itself.
+
+    A group for which the file has not the bytes counts as one bad record. Where the groups are not the whole, nobody
+    knows which of them lies: what is lost of one then counts as one record. The columns' metadata, which would tell, is
+    left alone: Arrow ends the process where some of it is corrupt.
+    """
+    rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    counts = [count if 0 <= count <= length * MOST_ROWS_PER_BYTE else 1 for count in rows]
+    return counts, sum(rows) == parquet.metadata.num_rows and counts == rows
 
 
-def _is_possible(group: pq.RowGroupMetaData) -> bool:
-    """Say whether a column has a value or more a row, and whether there are bytes enough for them."""
-    columns = [group.column(index) for index in range(group.num_columns)]
-    values = max((column.num_values for column in columns), default=0)
-    size = sum(column.total_compressed_size for column in columns)
-    return bool(0 <= group.num_rows <= min(values, size * MOST_ROWS_PER_BYTE))
-
-
-def _batches(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(file: pq.ParquetFile, group: int, columns: list[str], count: int) -> Iterator[pa.RecordBatch]:
     metadata = file.metadata.row_group(group)
-    if not _is_possible(metadata):
-        raise pa.ArrowInvalid("by the footer it has more rows than values")
-    rows = max(1, min(DECODED_ROWS, DECODED_BYTES * metadata.num_rows // max(1, metadata.total_byte_size)))
+    if metadata.num_rows != count:
+        raise pa.ArrowInvalid("by the footer it has more rows than the file can hold")
+    rows = max(1, min(DECODED_ROWS, DECODED_BYTES * count // max(1, metadata.total_byte_size)))
     batches = file.iter_batches(batch_size=rows, row_groups=[group], columns=columns, use_threads=False)
-    yield from exactly(batches, metadata.num_rows)
+    yield from exactly(batches, count)
