@@ -24,6 +24,10 @@ from winnow.text.quarantine import Quarantined
 from winnow.text.tally import Tally
 
 
+MOST_FIELDS = 50
+"""Fields that a refusal shows, those that differ first."""
+
+
 @dataclass
 class Delivered:
     """What a delivery did.
@@ -149,7 +153,8 @@ def _contradiction(
     other, types = next(
         (shard, types) for shard, types in sorted(shards.items()) if contradictions(types, file.fields, mapped)
     )
-    everything = sorted({*types.types, *file.fields.types})
+    others = sorted({*types.types, *file.fields.types} - set(names))
+    everything = [*names, *others][:MOST_FIELDS]
     differing = ", ".join(repr(name) for name in names)
     return (
         f"{file.file.path}: field {differing} has another type than in {other} of the same source. "

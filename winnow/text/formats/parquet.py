@@ -12,7 +12,7 @@ from winnow.text.column_groups import READ_ERRORS, check, cut_groups, exactly, r
 from winnow.text.columns import ColumnReader
 from winnow.text.drift import FieldTypes
 from winnow.text.formats.base import WHOLE, Cut, Format, Item, Reading, Span
-from winnow.text.quarantine import FileFailedError
+from winnow.text.quarantine import FileFailedError, Quarantined
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -56,6 +56,12 @@ class Parquet(Format):
             reader = ColumnReader(parquet.schema_arrow, how, seen, sum(counts) if certain else max(1, len(groups)))
             names = parquet.schema_arrow.names
             columns = list(dict.fromkeys(names[index] for index in reader.wanted))
+            if not certain and span.start == 0:
+                detail = (
+                    f"the footer's numbers of rows contradict each other ({parquet.metadata.num_rows} in all is not "
+                    "what the row groups have): rows may be missing; deliver the file anew"
+                )
+                yield Quarantined(None, None, "truncated_stream", detail, "")
             row = span.first_row
             # Each by itself, so that a corrupt one costs the same however the file is cut.
             for group, count in zip(groups, counts, strict=True):
@@ -83,8 +89,8 @@ def _rows(parquet: pq.ParquetFile, length: int) -> tuple[list[int], bool]:
     """Return how many rows each row group has, and whether the footer of a file of this length agrees with itself.
 
     A group for which the file has not the bytes counts as one bad record. Where the groups are not the whole, nobody
-    knows which of them lies: what is lost of one then counts as one record. The columns' metadata, which would tell, is
-    left alone: Arrow ends the process where some of it is corrupt.
+    knows which of them is wrong: that counts as one bad record, and what is lost of a group as another. The columns'
+    metadata, which would tell, is left alone: Arrow ends the process where some of it is corrupt.
     """
     rows = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
     counts = [count if 0 <= count <= length * MOST_ROWS_PER_BYTE else 1 for count in rows]
