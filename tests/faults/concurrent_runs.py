@@ -1,8 +1,8 @@
 """Several processes that deliver and judge at once: ``python concurrent_runs.py HOME PROCESSES SECONDS``.
 
 Each is forked from a process that has imported everything, opens the home's Dagster instance by itself, and executes
-runs of the ingest job (corpus and signals), one after the other, each of a delivery of its own. Prints "ready" once all
-is imported, then what each process did as JSON, a line a process.
+runs of the ingest job, one after the other, each of a delivery of its own and every other one with the signals of all
+that is there. Prints "ready" once all is imported, then what each process did as JSON, a line a process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from fork_server import PROJECT, import_everything
 
-ASSETS = ("shards", "occurrences", "quarantine", "documents", "signals")
+DELIVERY = ("shards", "occurrences", "quarantine", "documents")
 
 
 def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
     config = load_config(home.config)
     runner = Runner(home, PROJECT, config)
     definition = runner.defs.resolve_job_def("ingest")
-    wanted = [key for key in definition.asset_layer.executable_asset_keys if key.to_user_string() in ASSETS]
+    keys = {key.to_user_string(): key for key in definition.asset_layer.executable_asset_keys}
     end = time.monotonic() + seconds
     done = 0
     errors: list[str] = []
@@ -47,9 +47,13 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
         delivery = Delivery(mine, (), done)
         delivery.save(home)
         runner.instance.add_dynamic_partitions("shards", [delivery.key])
+        wanted = [*DELIVERY, *(["signals"] if done % 2 else [])]
         with burying(runner.instance, home):
             result = definition.execute_in_process(
-                instance=runner.instance, asset_selection=wanted, raise_on_error=False, partition_key=delivery.key
+                instance=runner.instance,
+                asset_selection=[keys[name] for name in wanted],
+                raise_on_error=False,
+                partition_key=delivery.key,
             )
         errors += [str(event.event_specific_data.error) for event in result.all_events if event.is_step_failure]
         if not result.success and not errors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from wholeness import problems
 from winnow.config import save_config
 from winnow.home import Home
 from winnow.stages.staging import Delivered
-from winnow.store.parts import PartWriter
 from winnow.store.store import open_store
+from winnow.text.readers import Batch, ShardReader
 
 ROWS = 400
 BIG, SMALL = "news/big.jsonl", "tales/small.jsonl"
@@ -26,11 +26,11 @@ BIG, SMALL = "news/big.jsonl", "tales/small.jsonl"
 def rows(seed: str, count: int = ROWS) -> list[dict[str, Any] | str]:
     """Return records whose lines are as long as those of another seed of as many letters: cuts fit both."""
     draw = random.Random(seed)
-    return [{"id": f"{seed}-{number:04}", "text": f"{draw.getrandbits(4000):01000x}"} for number in range(count)]
+    return [{"id": f"{seed}-{number:04}", "text": f"{draw.getrandbits(20_000):05000x}"} for number in range(count)]
 
 
 class Inbox:
-    """A home with a big file, read in many batches, and a small one beside it."""
+    """A home with a big file (2 MB, read in many batches) and a small one beside it."""
 
     def __init__(self, root: Path, shard_bytes: int) -> None:
         self.home = Home(root)
@@ -51,25 +51,26 @@ class Inbox:
         return {name for (name,) in open_store(self.home).query(query, {"shard": BIG})}
 
 
-@pytest.fixture(params=[60_000, 10_000_000], ids=["in pieces", "whole"])
+@pytest.fixture(params=[300_000, 100_000_000], ids=["in pieces", "whole"])
 def inbox(request: pytest.FixtureRequest, tmp_path: Path) -> Inbox:
     return Inbox(tmp_path / "home", request.param)
 
 
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Do something when the reader has handed over its first rows."""
+    """Do something when the first rows of the big file have been read, and most have not."""
 
     def arrange(do: Callable[[], None]) -> None:
-        original = PartWriter.add
+        original = ShardReader.__iter__
         waiting = [do]
 
-        def add(writer: PartWriter, table: object) -> int:
-            while waiting:
-                waiting.pop()()
-            return original(writer, table)  # type: ignore[arg-type]
+        def iterate(reader: ShardReader) -> Iterator[Batch]:
+            for batch in original(reader):
+                yield batch
+                while waiting and "big" in str(reader.path):
+                    waiting.pop()()
 
-        monkeypatch.setattr(PartWriter, "add", add)
+        monkeypatch.setattr(ShardReader, "__iter__", iterate)
 
     return arrange
 

@@ -137,6 +137,7 @@ def test_a_changed_file_is_delivered_again(watched: Watched) -> None:
 
 def test_a_file_that_returns_to_an_earlier_state_is_delivered_again(watched: Watched) -> None:
     path = watched.write("news/a.jsonl", "the first version")
+    watched.write("news/b.jsonl", "another file, which stays")
     stamp = path.stat().st_mtime_ns
     watched.tick()
     keys = watched.requested()
@@ -226,3 +227,12 @@ def test_a_look_publishes_nothing_and_waits_for_no_lock(watched: Watched) -> Non
         watched.tick()
     watched.tick()
     assert watched.home.published.stat().st_ino == before  # publishing swaps in another file
+
+
+def test_locations_without_any_file_withdraw_nothing_by_themselves(watched: Watched) -> None:
+    path = watched.write("news/a.jsonl", "the only file")
+    watched.tick()
+    [key] = watched.requested()
+    watched.execute(key)
+    path.unlink()
+    assert watched.requested() == []

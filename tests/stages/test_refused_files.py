@@ -16,8 +16,13 @@ from winnow.text.deliveries import plan, scan
 from winnow.text.drift import FieldTypes
 
 
+@pytest.fixture
+def corpus(tmp_path) -> SmallCorpus:
+    return SmallCorpus(tmp_path, corpus={"workers": 1})
+
+
 @pytest.fixture(params=[64 * 2**20, 50])
-def corpus(tmp_path, request) -> SmallCorpus:
+def either(tmp_path, request) -> SmallCorpus:
     """A corpus whose files go together into one task, or each into pieces of its own."""
     return SmallCorpus(tmp_path, corpus={"workers": 1, "shard_bytes": request.param})
 
@@ -27,18 +32,18 @@ def texts(corpus: SmallCorpus) -> list[str]:
         return [text for (text,) in connection.execute("SELECT text FROM texts ORDER BY text").fetchall()]
 
 
-def test_a_field_that_changes_its_type_is_refused_with_both_schemas_and_the_mend(corpus):
-    corpus.write("a/1.jsonl", [{"text": "one", "score": 1, "tag": "x"}])
-    corpus.deliver()
-    corpus.write("a/2.jsonl", [{"text": "two", "score": "high", "tag": "y"}])
-    corpus.write("b/1.jsonl", [{"text": "three", "score": "high"}])
-    report = corpus.deliver()
+def test_a_field_that_changes_its_type_is_refused_with_both_schemas_and_the_mend(either):
+    either.write("a/1.jsonl", [{"text": "one", "score": 1, "tag": "x"}])
+    either.deliver()
+    either.write("a/2.jsonl", [{"text": "two", "score": "high", "tag": "y"}])
+    either.write("b/1.jsonl", [{"text": "three", "score": "high"}])
+    report = either.deliver()
     [why] = report.refused
     assert "a/2.jsonl: field 'score' has another type than in a/1.jsonl" in why
     assert "This file: score: string, tag: string, text: string." in why
     assert "a/1.jsonl: score: integer, tag: string, text: string." in why
     assert "schema_drift" in why
-    assert texts(corpus) == ["one", "three"]
+    assert texts(either) == ["one", "three"]
     assert report.occurrences == 1
 
 
@@ -51,19 +56,19 @@ def test_nulls_and_integers_widen_between_shards(corpus):
     assert texts(corpus) == ["one", "three", "two"]
 
 
-def test_of_two_new_files_that_contradict_each_other_the_first_is_taken_and_the_part_holds_no_other(corpus):
-    corpus.write("a/1.jsonl", [{"text": "one", "score": 1}])
-    corpus.write("a/2.jsonl", [{"text": "two", "score": "x"}])
-    corpus.write("a/3.jsonl", [{"text": "three", "score": 3}])
-    report = corpus.deliver()
+def test_of_two_new_files_that_contradict_each_other_the_first_is_taken_and_the_part_holds_no_other(either):
+    either.write("a/1.jsonl", [{"text": "one", "score": 1}])
+    either.write("a/2.jsonl", [{"text": "two", "score": "x"}])
+    either.write("a/3.jsonl", [{"text": "three", "score": 3}])
+    report = either.deliver()
     assert len(report.refused) == 1 and "a/2.jsonl" in report.refused[0]
     held = set()
-    for (part,) in corpus.store.query("SELECT part FROM parts WHERE kind = 'texts'"):
-        with corpus.store.storage.open("texts", part) as file:
+    for (part,) in either.store.query("SELECT part FROM parts WHERE kind = 'texts'"):
+        with either.store.storage.open("texts", part) as file:
             held |= set(file.read(columns=["shard"])["shard"].to_pylist())
     assert held == {"a/1.jsonl", "a/3.jsonl"}
-    listed = corpus.store.query("SELECT DISTINCT unnest(parts) AS part FROM shards ORDER BY part")
-    assert listed == corpus.store.query("SELECT part FROM parts WHERE kind = 'texts' ORDER BY part")
+    listed = either.store.query("SELECT DISTINCT unnest(parts) AS part FROM shards ORDER BY part")
+    assert listed == either.store.query("SELECT part FROM parts WHERE kind = 'texts' ORDER BY part")
 
 
 def test_a_mended_file_is_taken_and_ends_in_the_tables_of_one_delivery(corpus, tmp_path):
@@ -112,22 +117,22 @@ def break_reading(monkeypatch: pytest.MonkeyPatch, of: str) -> None:
     )
 
 
-def test_a_file_whose_bytes_stop_coming_keeps_its_rows_and_is_read_by_the_next_delivery(corpus, monkeypatch):
-    corpus.write("a/1.jsonl", [{"text": "old"}])
-    corpus.deliver()
-    corpus.write("a/1.jsonl", [{"text": "new"}])
-    corpus.write("a/2.jsonl", [{"text": "other"}])
+def test_a_file_whose_bytes_stop_coming_keeps_its_rows_and_is_read_by_the_next_delivery(either, monkeypatch):
+    either.write("a/1.jsonl", [{"text": "old"}])
+    either.deliver()
+    either.write("a/1.jsonl", [{"text": "new"}])
+    either.write("a/2.jsonl", [{"text": "other"}])
     with monkeypatch.context() as patch:
         break_reading(patch, "1.jsonl")
-        report = corpus.deliver()
+        report = either.deliver()
     assert len(report.refused) == 1 and "1.jsonl" in report.refused[0] and "Input/output error" in report.refused[0]
-    assert texts(corpus) == ["old", "other"]
-    assert corpus.deliver().refused == []
-    assert texts(corpus) == ["new", "other"]
+    assert texts(either) == ["old", "other"]
+    assert either.deliver().refused == []
+    assert texts(either) == ["new", "other"]
 
 
-def test_a_file_that_changes_while_it_is_read_is_left_for_later(corpus, monkeypatch):
-    path = corpus.write("a/1.jsonl", [{"text": f"line {number}"} for number in range(10)])
+def test_a_file_that_changes_while_it_is_read_is_left_for_later(either, monkeypatch):
+    path = either.write("a/1.jsonl", [{"text": f"line {number}"} for number in range(10)])
     seen, size_before = readers.Watched.read, path.stat().st_size
 
     def grow(self, size=-1):
@@ -137,14 +142,14 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_later(corpus, monkeypa
                 file.write(b'{"text": "late"}\n')
         return data
 
-    delivery = corpus.waiting()
+    delivery = either.waiting()
     with monkeypatch.context() as patch:
         patch.setattr(readers.Watched, "read", grow)
-        report = corpus.deliver(delivery)
+        report = either.deliver(delivery)
     assert len(report.refused) == 1 and "changed while it was read" in report.refused[0]
-    assert corpus.store.query("SELECT count(*) FROM shards") == [(0,)]
-    assert corpus.deliver().refused == []
-    assert len(texts(corpus)) > 9
+    assert either.store.query("SELECT count(*) FROM shards") == [(0,)]
+    assert either.deliver().refused == []
+    assert len(texts(either)) > 9
 
 
 def known(corpus: SmallCorpus):
