@@ -274,9 +274,7 @@ def throughput(scratch: Path, options: argparse.Namespace) -> None:
         "winnow, one core": (part, spawn("ours", True, corpus=one, home=str(scratch / "h2"), workers=1)),
         "datatrove, one core": (part, spawn("datatrove", True, corpus=one, home=str(scratch / "d"))),
     }
-    print(
-        f"throughput: {size / 1e6:.0f} MB of JSON in .jsonl.zst -> Parquet, zstd 1 (one core: {part / 1e6:.0f} MB)"
-    )
+    print(f"throughput: {size / 1e6:.0f} MB of JSON in .jsonl.zst -> Parquet, zstd 1 (one core: {part / 1e6:.0f} MB)")
     print(f"{'':24}{'MB/s':>8}{'MB/CPU s':>10}{'docs/s':>10}{'peak MB':>9}{'child MB':>9}")
     for name, (amount, row) in rows.items():
         print(

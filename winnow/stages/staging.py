@@ -23,7 +23,6 @@ from winnow.text.normalize import Normalization
 from winnow.text.quarantine import Quarantined
 from winnow.text.tally import Tally
 
-
 MOST_FIELDS = 50
 """Fields that a refusal shows, those that differ first."""
 
