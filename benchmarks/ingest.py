@@ -81,7 +81,8 @@ def texts(places: list[Path]) -> list[dict[str, Any]]:
                 for line in io.TextIOWrapper(io.BufferedReader(plain), encoding="utf-8"):
                     record = json.loads(line)
                     if record.get("text", "").strip():
-                        records.append({key: record[key] for key in ("text", "title", "url") if record.get(key)})
+                        # Every record has every field: datatrove's Parquet writer stops at a batch without one.
+                        records.append({key: str(record.get(key) or "") for key in ("text", "title", "url")})
     if not records:
         sys.exit("no data: give --data FOLDER with JSON Lines files whose records have a text")
     return records

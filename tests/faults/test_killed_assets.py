@@ -95,6 +95,7 @@ def test_thousands_of_kills(
             print(f"\n{campaign.report()}", flush=True)
         return campaign.figures.total < KILLS * share and not campaign.wrong
 
+    campaign.world_of_moments()
     for _ in campaign.every_moment() if backend == "file" else ():
         if not goes_on():
             break

@@ -115,7 +115,7 @@ SLOW: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.
 
 
 @pytest.mark.slow
-@settings(max_examples=8, derandomize=True, **SLOW)
+@settings(max_examples=5, derandomize=True, **SLOW)
 @given(st.lists(steps, min_size=3, max_size=8), priorities)
 def test_any_sequence_of_deliveries_ends_as_one_delivery_of_the_final_state(steps, ranked):
     ends_as_one_delivery("file", steps, ranked)
@@ -187,7 +187,7 @@ documents = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=4, derandomize=True, **SLOW)
+@settings(max_examples=3, derandomize=True, **SLOW)
 @given(documents, st.data(), priorities)
 def test_how_documents_are_cut_into_files_and_ticks_changes_nothing_about_them(documents, data, ranked):
     """One file a source in one delivery, against any cut into files, each a delivery of its own, in any order."""
