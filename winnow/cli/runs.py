@@ -138,7 +138,7 @@ class Runner:
         refused = [reason for (reason,) in store.query("SELECT reason FROM refused ORDER BY shard")]
         if refused:
             raise UserError(
-                f"{len(refused)} files were left as they were, everything else is in: {'; '.join(refused[:5])}"
+                f"files left as they were: {len(refused)}; everything else is in. {'; '.join(refused[:5])}"
                 + (" ..." if len(refused) > 5 else "")
             )
 
