@@ -10,6 +10,7 @@ import lzma
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from winnow.text.quarantine import FileFailedError
 from winnow.text.streams import BrokenStreamError, HashedFile, WrongCompressionError, read_blocks
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress,
+    "gz": partial(gzip.compress, mtime=0),
     "zst": zstandard.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,

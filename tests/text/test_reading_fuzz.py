@@ -8,6 +8,7 @@ import json
 import lzma
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +23,7 @@ from winnow.text.formats.base import Reading
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
-    ".gz": gzip.compress,
+    ".gz": partial(gzip.compress, mtime=0),
     ".zst": zstandard.compress,
     ".bz2": bz2.compress,
     ".xz": lambda data: lzma.compress(data, preset=0),

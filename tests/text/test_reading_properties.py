@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -53,7 +54,7 @@ def counts(reader: ShardReader) -> tuple[int, int, int, str | None]:
 
 PACK = {
     "": bytes,
-    ".gz": gzip.compress,
+    ".gz": partial(gzip.compress, mtime=0),
     ".zst": zstandard.compress,
     ".bz2": bz2.compress,
     ".xz": lambda data: lzma.compress(data, preset=0),
