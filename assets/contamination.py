@@ -4,6 +4,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.report import materialized, skipped
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.identity import digest_file
 from winnow.stages.references import stored_sets, uncompared, write_overlap, write_sets
@@ -14,6 +15,7 @@ SPLIT_VERSION = "1"
 
 
 @dg.asset(group_name="contamination", pool="store", kinds={"duckdb"})
+@one_at_a_time
 def reference_sets(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The target that influence is measured on, split in a selecting and a judging part; evaluation sets to avoid."""
     from winnow.contamination.sets import read_evaluation_set, read_reference
@@ -47,6 +49,7 @@ def reference_sets(context: dg.AssetExecutionContext, workspace: Workspace) -> d
 
 
 @dg.asset(group_name="contamination", deps=["documents", reference_sets], pool="store", kinds={"duckdb"})
+@one_at_a_time
 def contamination(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Word n-gram overlap of every document with every set, with the longest shared run as evidence."""
     from winnow.contamination.judge import contamination_version, judge

@@ -6,6 +6,7 @@ import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.report import live, materialized, skipped, table_of
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.corpus import deliver
 from winnow.store.stage import Stage
@@ -24,6 +25,7 @@ from winnow.text.deliveries import Delivery, scan
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="store",
 )
+@one_at_a_time
 def corpus(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[dg.MaterializeResult]:
     """Read the delivered files of the partition; replace, add or withdraw their rows, and derive the documents."""
     store, config = workspace.store(), workspace.config()

@@ -6,6 +6,7 @@ import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.corpus import corpus_digest
 from winnow.stages.duplicates import group_duplicates, pair_new_documents
@@ -28,6 +29,7 @@ GROUPING_VERSION = "1"
     backfill_policy=dg.BackfillPolicy.single_run(),
     pool="store",
 )
+@one_at_a_time
 def sketches(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[dg.MaterializeResult]:
     """Sign the documents that have no signature yet and band the signatures."""
     from winnow.dedup.sketch import make_plan, sketch
@@ -53,6 +55,7 @@ def sketches(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterato
 
 
 @dg.asset(group_name="duplicates", deps=["bands"], pool="store", kinds={"duckdb"})
+@one_at_a_time
 def duplicate_pairs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Pairs that share a band, verified by the exact Jaccard similarity of their shingles."""
     from winnow.dedup.sketch import make_plan
@@ -85,6 +88,7 @@ def duplicate_pairs(context: dg.AssetExecutionContext, workspace: Workspace) -> 
 
 
 @dg.asset(group_name="duplicates", deps=["duplicate_pairs"], pool="store", kinds={"duckdb"})
+@one_at_a_time
 def duplicates(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Every duplicate has a verified pair with its keeper; most connected document of a component first."""
     from winnow.dedup.sketch import make_plan

@@ -6,6 +6,7 @@ import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped, table_of
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.dedup.sketch import make_plan
 from winnow.quality.judge import quality_version
@@ -29,6 +30,7 @@ DOCUMENTS_A_PART = 2_000
     pool="store",
     kinds={"parquet", "huggingface"},
 )
+@one_at_a_time
 def embeddings(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """L2-normalised sentence-transformers vectors of the documents that have none from this encoder yet."""
     from winnow.embed.encoder import encoder_digest, load_encoder, resolve_encoder
@@ -73,6 +75,7 @@ def embeddings(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     group_name="embeddings",
     pool="store",
 )
+@one_at_a_time
 def clusters(context: dg.AssetExecutionContext, workspace: Workspace) -> Iterator[dg.MaterializeResult]:
     """Assign new documents to centroids that are fitted once; new data never moves them."""
     from winnow.embed.encoder import encoder_digest, resolve_encoder

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.identity import ids_from_numpy
 from winnow.stages.influence import (
@@ -34,6 +35,7 @@ from winnow.store.store import add_parts
     pool="store",
     kinds={"duckdb", "pytorch"},
 )
+@one_at_a_time
 def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The opening round: seeded documents of every cluster by gradient influence, a sample of them by the oracle.
 
@@ -72,6 +74,7 @@ def probes(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     pool="store",
     kinds={"duckdb"},
 )
+@one_at_a_time
 def influence_models(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """A predictor of influence from embedding and signals, with its held-out rank correlation."""
     store, config = workspace.store(), workspace.config()
@@ -88,6 +91,7 @@ def influence_models(context: dg.AssetExecutionContext, workspace: Workspace) ->
 
 
 @dg.asset(group_name="influence", deps=[influence_models], partitions_def=CHECKPOINTS, pool="store", kinds={"parquet"})
+@one_at_a_time
 def scores(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The influence model's score of every document that has none from it yet."""
     store, config = workspace.store(), workspace.config()

@@ -4,6 +4,7 @@ import dagster as dg
 
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped, table_of
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.loop import open_loop
 from winnow.stages.publishing import make_manifest, manifest_key
@@ -14,6 +15,7 @@ from winnow.store.store import insert
 
 
 @dg.asset(group_name="mixture", deps=["decisions"], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb"})
+@one_at_a_time
 def mixtures(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Weights of the sources: what the selection came to, beside natural and temperature weights of the pool."""
     store, config = workspace.store(), workspace.config()
@@ -31,6 +33,7 @@ def mixtures(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mate
 
 
 @dg.asset(group_name="mixture", deps=[mixtures], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb", "parquet"})
+@one_at_a_time
 def manifests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The next version of the training set: rows in training order, digest, parent, snapshot."""
     store, config = workspace.store(), workspace.config()
@@ -62,6 +65,7 @@ def manifests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
 @dg.asset(
     group_name="mixture", deps=[manifests], partitions_def=CHECKPOINTS, pool="store", kinds={"huggingface", "pytorch"}
 )
+@one_at_a_time
 def train_stage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Train the checkpoint on its newest manifest and save the next checkpoint, which the loop then takes up."""
     store, config = workspace.store(), workspace.config()
@@ -82,6 +86,7 @@ def train_stage(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.M
 @dg.asset(
     group_name="mixture", deps=[train_stage], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb", "pytorch"}
 )
+@one_at_a_time
 def validations(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Judging loss of the model trained on the manifest and of one trained on random data for the same tokens."""
     from winnow.plots import curves

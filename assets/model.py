@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, skipped
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.checkpoints import initial_checkpoint, stored_checkpoint
 from winnow.stages.training import fit_tokenizer, register, tokenizer_key, warm_up
@@ -14,6 +15,7 @@ from winnow.store.store import insert
 
 
 @dg.asset(group_name="model", deps=["signals", "duplicates", "contamination"], pool="store", kinds={"huggingface"})
+@one_at_a_time
 def tokenizer(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """A byte-level BPE tokenizer, trained once on documents of the pool and pinned."""
     store, config = workspace.store(), workspace.config()
@@ -33,6 +35,7 @@ def tokenizer(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mat
 @dg.asset(
     group_name="model", deps=[tokenizer], partitions_def=CHECKPOINTS, pool="store", kinds={"huggingface", "pytorch"}
 )
+@one_at_a_time
 def checkpoints(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """A state of the model as an ordinary Hugging Face folder: warmed up here, given, or saved by a training run."""
     store, config, name = workspace.store(), workspace.config(), context.partition_key
@@ -54,6 +57,7 @@ def checkpoints(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.M
 @dg.asset(
     group_name="model", deps=[checkpoints, "documents"], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb"}
 )
+@one_at_a_time
 def token_counts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """What training on each document costs, in tokens of the checkpoint's tokenizer."""
     from winnow.train.tokenizer import count_tokens, load_tokenizer

@@ -4,6 +4,7 @@ import dagster as dg
 
 from resources.partitions import CHECKPOINTS
 from resources.report import materialized, picture, skipped, table_of
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.loop import open_loop
 from winnow.stages.probes import Prober
@@ -17,6 +18,7 @@ from winnow.store.store import insert, replace_owned
 @dg.asset(
     group_name="selection", deps=["scores"], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb", "pytorch"}
 )
+@one_at_a_time
 def bandit_rounds(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Quad's bandit over the clusters: probe the best arms, grant tokens to those that help, up to the budget."""
     from winnow.plots import bars
@@ -59,6 +61,7 @@ def bandit_rounds(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
 
 
 @dg.asset(group_name="selection", deps=[bandit_rounds], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb"})
+@one_at_a_time
 def decisions(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """A verdict with its reason on every document, and the equal-budget random selection beside it."""
     store, config = workspace.store(), workspace.config()

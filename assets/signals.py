@@ -4,6 +4,7 @@ import dagster as dg
 
 from resources.partitions import SHARDS
 from resources.report import materialized, picture, skipped
+from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage
@@ -18,6 +19,7 @@ from winnow.store.store import insert
     pool="store",
     kinds={"duckdb"},
 )
+@one_at_a_time
 def signals(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """Lengths, repetition, symbols, stop words, entropy, compression; and the first rule of Gopher's that fails."""
     from winnow.plots import histogram

@@ -40,13 +40,18 @@ def ids_from_bytes(raw: bytes) -> pa.Array:
     return pa.ExtensionArray.from_storage(UUID, storage)
 
 
+def stored_ids(ids: pa.Array) -> pa.Array:
+    """Return an ``arrow.uuid`` (or ``binary(16)``) array as ``binary(16)``, which Arrow's kernels can compare."""
+    return ids.storage if isinstance(ids, pa.ExtensionArray) else ids
+
+
 def ids_to_numpy(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return an ``arrow.uuid`` (or ``binary(16)``) column without nulls as uint8 ``[N, 16]``."""
     if isinstance(ids, pa.ChunkedArray):
         ids = ids.combine_chunks()
         if isinstance(ids, pa.ChunkedArray):  # zero chunks, or an old pyarrow
             ids = pa.concat_arrays(ids.chunks) if ids.num_chunks else pa.array([], ids.type)
-    storage = ids.storage if isinstance(ids, pa.ExtensionArray) else ids
+    storage = stored_ids(ids)
     if storage.null_count:
         raise ValueError("a document id is null")
     raw = np.frombuffer(storage.buffers()[1] or b"", dtype=np.uint8)

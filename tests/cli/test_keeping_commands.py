@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kept import TEXTS, add_manifest, filled, small
+from shell import Shell
 
-from winnow.cli import main
 from winnow.config import Store as StoreSettings
 from winnow.identity import doc_id
-
-
-class Shell:
-    """Runs commands against one home and returns exit code, output and errors."""
-
-    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.home, self.capsys = home, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self.capsys.readouterr()
-        code = main(["--home", str(self.home), *arguments])
-        printed = self.capsys.readouterr()
-        return code, printed.out, printed.err
-
-    def json(self, *arguments: str) -> list[dict[str, Any]]:
-        return json.loads(self(*arguments, "--format", "json")[1])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +35,7 @@ def test_doctor_prints_a_line_a_check_and_exits_0_or_1(shell):
     code, out, _ = shell("doctor")
     assert code == 1
     assert f"parts_present: 1 found\n  {part} is missing\n  mend: deliver the files" in out
-    found = {row["name"]: row for row in shell.json("doctor")}
+    found = {row["name"]: row for row in shell.json("doctor", code=1)}
     assert (found["parts_present"]["ok"], found["parts_present"]["found"]) == (False, 1)
     assert found["records"] == {**found["records"], "ok": True, "examples": []}
 

@@ -7,32 +7,12 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from shell import Shell
 from worlds import LOW_QUALITY, NEAR_PAIR, Finished, tree
 
 from winnow.cli import main
-
-
-class Shell:
-    """Runs commands against one home and returns exit code, output and errors."""
-
-    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.home, self.capsys = home, capsys
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self.capsys.readouterr()
-        code = main(["--home", str(self.home), *arguments])
-        printed = self.capsys.readouterr()
-        return code, printed.out, printed.err
-
-    def json(self, *arguments: str) -> list[dict[str, Any]]:
-        code, out, err = self(*arguments, "--format", "json")
-        assert (code, err) == (0, "")
-        found = json.loads(out)
-        assert isinstance(found, list) and all(isinstance(row, dict) for row in found)
-        return found
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def _working_store(home: Home) -> list[str]:
         listed = connection.execute("SELECT part, kind, rows, bytes FROM parts").fetchall()
         versions = connection.execute("SELECT version, digest, path, snapshot FROM manifests").fetchall()
     for part, kind, rows, size in listed:
-        path = store.part_path(kind, part)
+        path = store.storage.path(kind, part)
         try:
             if digest_file(path)[: len(part)] != part or path.stat().st_size != size:
                 found.append(f"part {kind}/{part}: its bytes are not those that name it")
@@ -224,7 +224,10 @@ def files(home: Home) -> dict[str, str]:
     with store.read() as connection:
         live = live_parts(connection)
     wanted = [
-        store.part_path(kind, part) for kind, parts in live.items() for part in parts if not kind.startswith(SNAPSHOT)
+        store.storage.path(kind, part)
+        for kind, parts in live.items()
+        for part in parts
+        if not kind.startswith(SNAPSHOT)
     ]
     for folder in (home.manifests, home.artifacts, home.checkpoints):
         wanted += [path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)]

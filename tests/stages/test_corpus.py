@@ -32,7 +32,7 @@ def parts_of(corpus: SmallCorpus) -> dict[str, list[str]]:
 def live_text_rows(corpus: SmallCorpus) -> list[tuple[str, int, str]]:
     """Return (shard, row, text) of all live text parts, hidden copies included."""
     digests = [digest for (digest,) in corpus.store.query("SELECT part FROM parts WHERE kind = 'texts'")]
-    tables = [pq.read_table(corpus.store.part_path("texts", digest)).to_pylist() for digest in digests]
+    tables = [pq.read_table(corpus.store.storage.path("texts", digest)).to_pylist() for digest in digests]
     return sorted((row["shard"], row["row"], row["text"]) for rows in tables for row in rows)
 
 
@@ -141,7 +141,7 @@ def test_a_replaced_file_replaces_only_its_rows_and_its_old_text_part_is_rewritt
     listed = {part for parts in parts_of(corpus).values() for part in parts}
     assert listed == {part for (part,) in corpus.store.query("SELECT part FROM parts")}
     assert old not in listed
-    assert corpus.store.part_path("texts", old).exists()  # an open reader may still need it
+    assert corpus.store.storage.path("texts", old).exists()  # an open reader may still need it
 
 
 def test_a_part_that_comes_out_as_it_was_stays_with_its_shard(corpus):

@@ -63,7 +63,7 @@ def test_tables_views_over_parts_and_wide_scores_can_be_read(asked):
 @FILE
 def test_nothing_can_be_written_attached_or_loaded(asked, store, tmp_path):
     part = store.query("SELECT part FROM parts WHERE kind = 'texts'")[0][0]
-    path = str(store.part_path("texts", part)).replace("'", "''")
+    path = str(store.storage.path("texts", part)).replace("'", "''")
     elsewhere = str(tmp_path / "elsewhere").replace("'", "''")
     before = tree(tmp_path)
     for statement in (

@@ -190,7 +190,7 @@ def test_data_that_was_moved_is_taken_up_once_all_parts_are_there(tmp_path, s3, 
         pass
     (part,) = before.storage.list()
     copy = after.storage.temporary(part.kind)
-    copy.write_bytes(before.part_path(part.kind, part.digest).read_bytes())
+    copy.write_bytes(before.storage.path(part.kind, part.digest).read_bytes())
     after.storage.put(copy, part.kind, part.digest)
     fill(after, "b")
     with after.scratch("embeddings") as connection:

@@ -64,7 +64,7 @@ def test_views_name_their_parts_one_by_one(store):
     add_documents(store, "one")
     store.publish()
     unlisted = store.write_parts("texts", [pa.table({"doc_id": doc_ids(["one"]), "text": ["unlisted"]})])
-    assert store.part_path("texts", unlisted[0].digest).exists()
+    assert store.storage.path("texts", unlisted[0].digest).exists()
     assert published(store, "SELECT text FROM texts") == [("one",)]
     ((definition,),) = published(store, "SELECT sql FROM duckdb_views() WHERE view_name = 'texts'")
     assert "*.parquet" not in definition
@@ -328,7 +328,7 @@ def test_footers_are_opened_one_by_one_only_where_parts_may_lack_a_column(store)
     store.publish()
     query = "SELECT sql LIKE '%union_by_name%' FROM duckdb_views() WHERE view_name = 'texts'"
     assert published(store, query) == [(False,)]
-    old = store.part_path("texts", store.query("SELECT min(part) FROM parts")[0][0])
+    old = store.storage.path("texts", store.query("SELECT min(part) FROM parts")[0][0])
     pq.write_table(pq.read_table(old).drop_columns(["original"]), old)  # as an older Winnow wrote it
     with store.write() as connection:
         known = json.loads(get_meta(connection, "part_columns"))

@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from winnow.stages.staging import (
 )
 from winnow.stages.takedowns import apply_takedowns, demanded_hashes
 from winnow.stages.text_parts import parts_of_affected, replace_parts, rewrite_parts, without_refused
-from winnow.stages.withdrawn_texts import doc_ids_by_hash, purge_is_due, purge_withdrawn
+from winnow.stages.withdrawn_texts import PURGE_DUE, doc_ids_by_hash, purge_withdrawn
 from winnow.store.faults import explained
 from winnow.store.garbage import keeping_parts
 from winnow.store.stage import Stage
@@ -150,8 +150,9 @@ def deliver(
     }
     touched: list[DeliveredFile] = []
     wanted: list[tuple[DeliveredFile, Reading]] = []
+    readers = {source: reader_digest(corpus, source) for source in {file.source for file in delivery.files}}
     for file in delivery.files:
-        settings = reader_digest(corpus, file.source)
+        settings = readers[file.source]
         before = known.get(file.shard)
         if before and (before.reader, before.bytes, before.mtime_ns) == (settings, *file.fingerprint):
             report.unchanged += 1
@@ -181,7 +182,7 @@ def deliver(
         report.read_seconds = time.monotonic() - started
         if taken or gone or touched:
             started = time.monotonic()
-            _commit(store, corpus, taken, touched, gone, report, work)
+            _commit(store, corpus, readers, taken, touched, gone, report, work)
             report.commit_seconds = time.monotonic() - started
         _record_refused(store, delivery, files)
     finally:
@@ -245,6 +246,7 @@ def _count_files(report: Delivered, files: list[ReadFile], gone: list[str]) -> N
 def _commit(
     store: Store,
     corpus: Corpus,
+    readers: Mapping[str, str],
     files: list[ReadFile],
     touched: list[DeliveredFile],
     gone: list[str],
@@ -289,10 +291,7 @@ def _commit(
         insert(connection, "quarantine", quarantine_rows(files))
         # Before the new rows: a text part can come out as it was, under the digest that is taken away here.
         replace_parts(connection, rewritten)
-        rows = [
-            shard_row(file, reader_digest(corpus, file.file.source), corpus.source(file.file.source), work)
-            for file in files
-        ]
+        rows = [shard_row(file, readers[file.file.source], corpus.source(file.file.source), work) for file in files]
         if rows:
             insert(connection, "shards", pa.Table.from_pylist(rows))
         if touched:
@@ -309,5 +308,6 @@ def _commit(
         report.documents_added, report.documents_removed = derive_documents(connection)
         set_meta(connection, "deliveries", str(int(get_meta(connection, "deliveries") or 0) + 1))
         work.finish(connection, report.occurrences, bytes=report.bytes)
-    if purge_is_due(store):
+        purge_due = get_meta(connection, PURGE_DUE)
+    if purge_due:
         purge_withdrawn(store)

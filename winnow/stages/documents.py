@@ -27,7 +27,7 @@ def derive_documents(connection: Connection) -> tuple[int, int]:
     connection.execute("CREATE TEMP TABLE vanished AS SELECT doc_id FROM existed ANTI JOIN documents USING (doc_id)")
     _drop_judgements(connection)
     new = "(SELECT DISTINCT doc_id FROM documents SEMI JOIN touched USING (doc_id) ANTI JOIN existed USING (doc_id))"
-    counts = _count(connection, new), _count(connection, "vanished")
+    counts = count_rows(connection, new), count_rows(connection, "vanished")
     change_digest(
         connection,
         removed=[sum_of(connection, "SELECT doc_id, source FROM existed")],
@@ -60,7 +60,8 @@ DERIVED = ("duplicate_pairs", "duplicates", "clusters")
 """Stages whose tables follow the corpus: their rows were changed here, so no earlier key says that they are done."""
 
 
-def _count(connection: Connection, table: str) -> int:
+def count_rows(connection: Connection, table: str) -> int:
+    """Return the number of rows of a table or of a query in parentheses, of our own making."""
     row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
     return int(row[0]) if row else 0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow.identity import doc_ids
+from winnow.identity import doc_ids, stored_ids
 from winnow.stages.corpus import reader_digest
 from winnow.stages.corpus_digest import recomputed_corpus_digest
 from winnow.stages.documents import DERIVE_DOCUMENTS
@@ -156,13 +156,9 @@ def withdrawn(patient: Patient) -> Iterator[str]:
     for part in patient.live.get("texts", []) if len(ids) else ():
         with patient.store.storage.open("texts", part) as file:
             for rows in file.iter_batches(TEXT_ROWS, columns=["doc_id", "shard", "row"]):
-                held = rows.filter(pc.is_in(storage_of(rows["doc_id"]), storage_of(ids.combine_chunks())))
+                held = rows.filter(pc.is_in(stored_ids(rows["doc_id"]), stored_ids(ids.combine_chunks())))
                 for row in held.select(["shard", "row"]).to_pylist():
                     yield f"part {part} holds the text of row {row['row']} of {row['shard']}"
-
-
-def storage_of(ids: pa.Array) -> pa.Array:
-    return ids.storage if isinstance(ids, pa.ExtensionArray) else ids
 
 
 @check("deliver any file again (touch it); if it stays, " + RESTORE)
@@ -183,6 +179,6 @@ def text_ids(patient: Patient) -> Iterator[str]:
         with patient.store.storage.open("texts", part) as file:
             for rows in file.iter_batches(TEXT_ROWS, columns=["doc_id", "shard", "row", "text"]):
                 found = doc_ids(rows["text"].to_pylist())
-                wrong = pc.not_equal(storage_of(found), storage_of(rows["doc_id"]))
+                wrong = pc.not_equal(stored_ids(found), stored_ids(rows["doc_id"]))
                 for row in rows.select(["shard", "row"]).filter(wrong).to_pylist():
                     yield f"part {part}: the text of row {row['row']} of {row['shard']} is another document's"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from winnow.errors import UserError
+from winnow.stages.documents import count_rows
 from winnow.stages.withdrawn_texts import PURGE_DUE, Hashed
 from winnow.store.store import Store, live_parts, load, now, set_meta
 
@@ -123,8 +124,3 @@ def manifests_with(store: Store, connection: Connection, documents: str) -> dict
         " GROUP BY version ORDER BY len(version), version"
     )
     return dict(found.fetchall())
-
-
-def count_rows(connection: Connection, table: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-    return int(row[0]) if row else 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from winnow.store.parts import Part
 from winnow.store.store import Store, add_parts, unlist_parts
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 
+BATCH_ROWS = 4_096
+"""Rows of a part that are held at once."""
+
+
 def rewrite_parts(store: Store, affected: pa.Table) -> dict[str, list[Part]]:
     """Write the parts that hold affected shards anew without them; returns old digest -> new parts (maybe none)."""
     with store.read() as connection:
         connection.register("affected", affected)
         old = parts_of_affected(connection)
-    drop = set(affected["shard"].to_pylist())
-    return {part: _without(store, part, drop) for part in old}
+    dropped = _of_shards(affected["shard"].to_pylist())
+    return {part: written_without(store, part, dropped) for part in old}
 
 
 def parts_of_affected(connection: Connection) -> list[str]:
@@ -51,19 +56,21 @@ def without_refused(store: Store, files: Iterable[ReadFile]) -> None:
     refused = {file.file.shard for file in files if file.unavailable is not None}
     spoiled = {part.digest for file in files if file.unavailable is not None for part in file.parts}
     shared = {part.digest for file in files if file.unavailable is None for part in file.parts} & spoiled
-    anew = {part: _without(store, part, refused) for part in sorted(shared)}
+    anew = {part: written_without(store, part, _of_shards(refused)) for part in sorted(shared)}
     for file in files:
         if file.unavailable is None:
             file.parts = [new for part in file.parts for new in anew.get(part.digest, [part])]
 
 
-def _without(store: Store, part: str, shards: set[str]) -> list[Part]:
-    """Write a part's rows but those of some shards."""
+def written_without(store: Store, part: str, dropped: Callable[[pa.RecordBatch], pa.Array]) -> list[Part]:
+    """Write a text part's rows but those that ``dropped`` is true of (a boolean array a batch), streaming."""
     with store.storage.open("texts", part) as file:
         return store.write_parts(
             "texts",
-            (
-                rows.filter(pa.array([shard not in shards for shard in rows["shard"].to_pylist()], pa.bool_()))
-                for rows in (pa.Table.from_batches([batch]) for batch in file.iter_batches())
-            ),
+            (pa.Table.from_batches([rows.filter(pc.invert(dropped(rows)))]) for rows in file.iter_batches(BATCH_ROWS)),
         )
+
+
+def _of_shards(shards: Iterable[str]) -> Callable[[pa.RecordBatch], pa.Array]:
+    wanted = pa.array(sorted(shards), pa.string())
+    return lambda rows: pc.is_in(rows["shard"], wanted)

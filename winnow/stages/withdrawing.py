@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from winnow.errors import UserError
 from winnow.stages.demands import Demand, demand_rows
-from winnow.stages.documents import derive_documents
-from winnow.stages.takedowns import count_rows, find_reached, manifests_with, tell_why, withdraw
+from winnow.stages.documents import count_rows, derive_documents
+from winnow.stages.takedowns import find_reached, manifests_with, tell_why, withdraw
 from winnow.stages.withdrawn_texts import Hashed, doc_ids_by_hash, purge_withdrawn
 from winnow.store.store import Store, live_parts, load, now
 

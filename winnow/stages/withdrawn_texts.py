@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from winnow.identity import UUID
-from winnow.stages.text_parts import replace_parts
+from winnow.identity import UUID, stored_ids
+from winnow.stages.text_parts import BATCH_ROWS, replace_parts, written_without
 from winnow.store.garbage import keeping_parts
-from winnow.store.parts import Part
 from winnow.store.store import Store, get_meta, live_parts, set_meta
 
 log = logging.getLogger(__name__)
 
 HASHED = pa.schema([("doc_id", UUID), ("value", pa.string())])
-BATCH_ROWS = 4_096
 PURGE_DUE = "purge_due"
 """The key of ``meta`` that says so."""
 
@@ -46,7 +44,7 @@ def doc_ids_by_hash(store: Store, parts: Iterable[str], hashes: frozenset[str]) 
     found: set[tuple[bytes, str]] = set()
     for part in parts if hashes else ():
         for rows in _batches(store, part, "doc_id", "text", "original"):
-            ids = _storage(rows["doc_id"]).to_pylist()
+            ids = stored_ids(rows["doc_id"]).to_pylist()
             for column in rows.schema.names[1:]:
                 for doc, text in zip(ids, rows[column].cast(pa.large_binary()).to_pylist(), strict=True):
                     if text is not None and (value := hashlib.sha256(text).hexdigest()) in hashes:
@@ -76,9 +74,9 @@ def purge_withdrawn(store: Store) -> int:
                 "SELECT DISTINCT unnest(parts) AS part FROM shards WHERE shard IN"
                 " (SELECT shard FROM quarantine WHERE reason = 'withdrawn') ORDER BY part"
             ).fetchall()
-        ids = _storage(withdrawn.combine_chunks())
-        holding = [part for (part,) in parts if _holds(store, part, ids)]
-        rewritten = {part: _without(store, part, ids) for part in holding}
+        among = _among(stored_ids(withdrawn.combine_chunks()))
+        holding = [part for (part,) in parts if _holds(store, part, among)]
+        rewritten = {part: written_without(store, part, among) for part in holding}
         if not rewritten and not purge_is_due(store):
             return 0
         with store.write() as connection:
@@ -90,25 +88,15 @@ def purge_withdrawn(store: Store) -> int:
         log.info("a delivery changed the text parts meanwhile; looking again")
 
 
-def _holds(store: Store, part: str, ids: pa.Array) -> bool:
-    return any(pc.any(pc.is_in(_storage(rows["doc_id"]), ids)).as_py() for rows in _batches(store, part, "doc_id"))
+def _among(ids: pa.Array) -> Callable[[pa.RecordBatch], pa.Array]:
+    return lambda rows: pc.is_in(stored_ids(rows["doc_id"]), ids)
 
 
-def _without(store: Store, part: str, ids: pa.Array) -> list[Part]:
-    return store.write_parts(
-        "texts",
-        (
-            pa.Table.from_batches([rows.filter(pc.invert(pc.is_in(_storage(rows["doc_id"]), ids)))])
-            for rows in _batches(store, part)
-        ),
-    )
+def _holds(store: Store, part: str, among: Callable[[pa.RecordBatch], pa.Array]) -> bool:
+    return any(pc.any(among(rows)).as_py() for rows in _batches(store, part, "doc_id"))
 
 
 def _batches(store: Store, part: str, *columns: str) -> Iterator[pa.RecordBatch]:
     with store.storage.open("texts", part) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
         yield from file.iter_batches(BATCH_ROWS, columns=there or None)
-
-
-def _storage(ids: pa.Array) -> pa.Array:
-    return ids.storage if isinstance(ids, pa.ExtensionArray) else ids

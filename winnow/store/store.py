@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -25,7 +24,7 @@ from winnow.store.connections import SETTINGS, configure, quoted
 from winnow.store.faults import explained
 from winnow.store.parts import Part, conform, write_parts
 from winnow.store.schema import Table, tables
-from winnow.store.storage import LocalStorage, data_root, part_storage, require_parts
+from winnow.store.storage import data_root, part_storage, require_parts
 from winnow.store.views import files_view, uniform_tables
 
 Connection = duckdb.DuckDBPyConnection
@@ -150,12 +149,6 @@ class Store:
     def write_parts(self, kind: str, rows: Iterable[pa.Table]) -> list[Part]:
         """Write bulk rows as parts; make them live with :func:`add_parts` inside a transaction."""
         return write_parts(self.storage, kind, rows)
-
-    def part_path(self, kind: str, digest: str) -> Path:
-        """Return the file of a part in a storage of this machine."""
-        if not isinstance(self.storage, LocalStorage):
-            raise TypeError(f"the parts lie at {self.data}: use Store.storage")
-        return self.storage.path(kind, digest)
 
     def view(self, name: str, live: dict[str, list[str]], uniform: Collection[str] = ()) -> str:
         """Return the SELECT that a view of a parts-backed table is made of: an explicit list of files.

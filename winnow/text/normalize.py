@@ -72,7 +72,7 @@ class Step(NamedTuple):
 
     function: Callable[[str], str]
     version: int
-    library: Callable[[], str] = str
+    depends_on: Callable[[], str] = str
 
 
 def _ftfy() -> str:
@@ -127,7 +127,7 @@ class Normalization:
 
 def _described(name: str) -> str:
     step = STEPS[name]
-    return "-".join(filter(None, (f"{name}{step.version}", step.library())))
+    return "-".join(filter(None, (f"{name}{step.version}", step.depends_on())))
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from winnow.durable import sync
 from winnow.errors import UserError
 from winnow.forward import no_progress_bars
 from winnow.identity import canonical_json
@@ -179,14 +179,9 @@ def _check_vocabulary(folder: Path, model: PreTrainedModel, tokenizer: PreTraine
 def _flush(folder: Path) -> None:
     """Force a folder's files to disk, so that a rename never outlives what it names."""
     for path in _files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
     with contextlib.suppress(OSError):  # not every system opens a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(folder)
 
 
 def _files(folder: Path) -> Iterator[Path]:
