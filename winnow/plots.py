@@ -38,6 +38,36 @@ def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return _png(figure)
 
 
+def s_curve(bands: int, rows: int, threshold: float) -> bytes:
+    """Draw the chance that a pair becomes a candidate, over its similarity; the area below the threshold is false."""
+    from winnow.dedup.bands import s_curve as chance
+
+    similarity = np.linspace(0, 1, 401)
+    found, recall = chance(bands, rows, similarity), float(chance(bands, rows, threshold))
+    figure, axes = _figure()
+    axes.fill_between(
+        similarity,
+        found,
+        where=similarity <= threshold,
+        color="#c2452d",
+        alpha=0.25,
+        linewidth=0,
+        label="false candidates",
+    )
+    axes.plot(similarity, found, color="#3b6fb6", label=f"{bands} bands of {rows} rows")
+    axes.axvline(threshold, color="#666666", linewidth=0.8, linestyle="--")
+    axes.plot([threshold], [recall], "o", markersize=4, color="#3b6fb6")
+    axes.annotate(
+        f"{recall:.1%} at {threshold:g}", (threshold, recall), (-6, -12), textcoords="offset points", ha="right"
+    )
+    axes.set_xlabel("Jaccard similarity of a pair")
+    axes.set_ylabel("chance to be a candidate")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(frameon=False, loc="upper left")
+    return _png(figure)
+
+
 def bars(labels: Sequence[str], values: Sequence[float], label: str) -> bytes:
     """Draw horizontal bars, first on top."""
     figure, axes = _figure(height=max(2.0, 0.22 * len(labels) + 0.8))

@@ -1,4 +1,4 @@
-"""The command line: ``winnow sql | manifest | explain | demo | run | ui | config``, and what keeps a store in order.
+"""The command line: ``winnow sql | similar | explain | manifest | demo | run | ui``, and what keeps a store in order.
 
 A :class:`~winnow.errors.UserError` is printed as one sentence and ends with exit code 2.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from winnow.cli import keeping
+from winnow.cli import duplicates, keeping, similar
 
 STAGES = (
     "corpus", "signals", "duplicates", "contamination", "embeddings", "model", "influence", "selection", "mixture",
@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="print the configuration, defaults included")
     _format(config, ("toml", "json"))
 
+    similar.add_commands(commands)
+    duplicates.add_commands(commands)
     keeping.add_commands(commands)
     return top
 
@@ -98,8 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from winnow.cli import runs
 
             return int(getattr(runs, options.command)(options))
-        if options.command in keeping.COMMANDS:
-            return int(getattr(keeping, options.command)(options))
+        for module in (similar, duplicates, keeping):
+            if options.command in module.COMMANDS:
+                return int(getattr(module, options.command)(options))
         from winnow.cli import read
 
         return int(getattr(read, options.command)(options))

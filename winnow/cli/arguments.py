@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from winnow.config import Config, Location
+from winnow.config import Config, EvaluationSet, Location
 from winnow.errors import UserError
 
 
@@ -26,7 +26,11 @@ def configured(config: Config, options: argparse.Namespace) -> Config:
         path = Path(options.reference).expanduser().resolve()
         changes["reference"] = config.reference.model_copy(update={"path": str(path), "name": path.name.split(".")[0]})
     if options.evaluation:
-        sets = dict(_evaluation_set(text) for text in options.evaluation)
+        own = config.contamination.evaluation_sets
+        sets = {
+            name: own[name].model_copy(update={"path": path}) if name in own else EvaluationSet(path=path)
+            for name, path in map(_evaluation_set, options.evaluation)
+        }
         changes["contamination"] = config.contamination.model_copy(update={"evaluation_sets": sets})
     if options.model:
         changes["model"] = config.model.model_copy(
@@ -38,10 +42,18 @@ def configured(config: Config, options: argparse.Namespace) -> Config:
 
 
 def _evaluation_set(text: str) -> tuple[str, str]:
-    """Return the name and the absolute path of ``NAME=FILE``, or of ``FILE``, whose name is then the set's."""
-    name, _, file = text.rpartition("=")
-    path = Path(file).expanduser().resolve()
-    return name or path.name.split(".")[0], str(path)
+    """Return name and place of ``NAME=PLACE``, or of ``PLACE``, whose name is then the set's; a path becomes absolute.
+
+    What is before the first ``=`` is a name when it has no slash, so that an address may hold ``=``.
+    """
+    from winnow.text.locations import file_name, is_remote
+
+    name, mark, place = text.partition("=")
+    if not mark or "/" in name:
+        name, place = "", text
+    if not is_remote(place):
+        place = str(Path(place).expanduser().resolve())
+    return name or file_name(place.rstrip("/")).split(".")[0], place
 
 
 def _locations(texts: Iterable[str]) -> list[Location]:

@@ -84,13 +84,23 @@ def _judgements(found: dict[str, Any]) -> Iterator[str]:
         other = f"{pair['other']} ({pair['source']}, id {pair['original_id']})"
         yield f"           Jaccard {pair['similarity']:.3f} with {other}"
     for match in found["contamination"]:
-        verdict = "contaminated" if match["contaminated"] else "below the limit"
-        shared = " ".join((match["shared_text"] or "").split())[:100]
-        run = f"{match['longest_match']} words in a row with {match['evaluation_set']}"
-        yield f"overlap    {run} ({verdict}): “{shared}”"
+        yield from _overlap(match)
     for cluster in found["cluster"]:
         size = f"{cluster['documents']} documents, distance {cluster['distance']:.3f}"
         yield f"cluster    {cluster['cluster']} ({cluster['label']}), {size}"
+
+
+def _overlap(match: dict[str, Any]) -> Iterator[str]:
+    verdict = "contaminated" if match["contaminated"] else "below the limit"
+    shared = " ".join((match["shared_text"] or "").split())[:100]
+    item = f"{match['evaluation_set']}, item {match['item_id']}"
+    yield f"overlap    {match['longest_match']} words in a row with {item} ({verdict}): “{shared}”"
+    if match["method"] == "gapped":
+        limit = f"{match['required']:.2f}" if match["required"] is not None else "none is enough"
+        answer = {True: ", its answer near", False: ", its answer not near", None: ""}[match["answer_near"]]
+        yield f"           score {match['score']:.2f} of the {match['part']} (limit {limit}){answer}"
+    if match["items"] > 1:
+        yield f"           it holds {match['items']} items of {match['evaluation_set']} in all"
 
 
 def _influence(found: dict[str, Any]) -> Iterator[str]:

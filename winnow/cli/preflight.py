@@ -6,7 +6,7 @@ from pathlib import Path
 
 from winnow.attribution.estimators import make_estimator
 from winnow.config import Config
-from winnow.contamination.sets import read_evaluation_set, read_reference
+from winnow.contamination.sets import place_of, read_evaluation_set, read_reference
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.mixture.weights import source_weights
@@ -44,8 +44,8 @@ def check_before_run(home: Home, config: Config, until: str | None, checkpoint: 
                 "no reference: influence is measured on one; give --reference FILE (JSON Lines with 'text')"
             )
         read_reference(home.resolve(config.reference.path), config.reference)
-        for name, path in config.contamination.evaluation_sets.items():
-            read_evaluation_set(name, home.resolve(path))
+        for name, settings in config.contamination.evaluation_sets.items():
+            read_evaluation_set(name, place_of(settings, home.root), settings)
         _check_encoder(home, config)
         _check_model(home, config)
     if checkpoint:

@@ -166,9 +166,17 @@ class Runner:
         self.run_ids.append(result.run_id)
         failures = [event for event in result.all_events if event.is_step_failure]
         if failures:
-            raise _failure(failures[0])
+            raise _failed_check(result) or _failure(failures[0])
         if not result.success:
             raise UserError(f"run {result.run_id} of job {job} failed: see `winnow ui`")
+
+
+def _failed_check(result: Any) -> UserError | None:
+    """Return what a blocking check that failed has to say to the user, if one did."""
+    for found in result.get_asset_check_evaluations():
+        if found.blocking and not found.passed and found.description:
+            return UserError(found.description)
+    return None
 
 
 def _failure(event: Any) -> Exception:
