@@ -7,6 +7,7 @@ import dagster as dg
 from resources.report import table_of
 from resources.workspace import Workspace
 from winnow.stages.checks import check_manifest
+from winnow.stages.duplicate_alarms import stored_alarms, told
 
 NAMES = {
     "funnel_equality": "Per source: records = kept + removed by reason + quarantined.",
@@ -48,4 +49,33 @@ def corpus_check(workspace: Workspace) -> dg.AssetCheckResult:
         passed=not rows,
         severity=dg.AssetCheckSeverity.ERROR,
         metadata={"refused": table_of([{"path": path, "reason": reason} for path, reason in rows])},
+    )
+
+
+@dg.asset_check(
+    asset="duplicates",
+    blocking=True,
+    description="No near-duplicate group and no source's loss is too large to be believed.",
+    pool="store",
+)
+def duplicates_within_reason(workspace: Workspace) -> dg.AssetCheckResult:
+    """Stop before selection when a template, a wrong field or a low threshold would remove far too much."""
+    alarms = stored_alarms(workspace.store(), workspace.config().duplicates)
+    groups = [
+        {
+            "limit": alarm.setting,
+            "passed by": alarm.place,
+            "keeper": group.keeper_id,
+            "documents": group.documents,
+            "source": group.source,
+            "begins": group.excerpt,
+        }
+        for alarm in alarms
+        for group in alarm.groups
+    ]
+    return dg.AssetCheckResult(
+        passed=not alarms,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=told(alarms) if alarms else None,
+        metadata={"largest groups": table_of(groups)} if alarms else {},
     )

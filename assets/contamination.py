@@ -1,40 +1,48 @@
 """The reference and evaluation sets, and what the pool shares with them."""
 
 import dagster as dg
-import pyarrow as pa
 
-from resources.report import materialized, skipped
+from resources.partitions import CHECKPOINTS
+from resources.report import materialized, skipped, table_of
 from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.identity import digest_file
-from winnow.stages.references import stored_sets, uncompared, write_overlap, write_sets
-from winnow.store.judgements import texts_of
+from winnow.stages.contamination import (
+    compare_waiting,
+    contamination_key,
+    example_lines,
+    nothing_waits,
+    report_lines,
+    waiting_sets,
+)
+from winnow.stages.membership import measure_membership, membership_card, membership_due, write_membership
+from winnow.stages.references import stored_sets, write_sets
 from winnow.store.stage import Stage, stage_key
 
-SPLIT_VERSION = "1"
+SPLIT_VERSION = "2"
 
 
 @dg.asset(group_name="contamination", pool="store", kinds={"duckdb"})
 @one_at_a_time
 def reference_sets(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The target that influence is measured on, split in a selecting and a judging part; evaluation sets to avoid."""
-    from winnow.contamination.sets import read_evaluation_set, read_reference
+    from winnow.contamination.sets import place_of, read_evaluation_set, read_reference, state_of
 
     store, config, home = workspace.store(), workspace.config(), workspace.paths
     path = home.resolve(config.reference.path)
-    evaluations = {name: home.resolve(place) for name, place in config.contamination.evaluation_sets.items()}
+    evaluations = sorted(config.contamination.evaluation_sets.items())
     key = stage_key(
         "reference_sets",
         SPLIT_VERSION,
         reference=digest_file(path) if path.is_file() else "",
-        settings=config.semantic("reference"),
-        evaluations={name: digest_file(place) for name, place in evaluations.items() if place.is_file()},
+        settings=config.semantic_settings("reference"),
+        evaluations={name: state_of(settings, home.root) for name, settings in evaluations},
     )
     stage = Stage(store, "reference_sets", context.run_id, key)
     if stage.done is not None and stage.done == ",".join(sorted(s.digest for s in stored_sets(store))):
         return skipped(context, store, "reference_sets", "the files are unchanged")
     sets = [read_reference(path, config.reference)]
-    sets += [read_evaluation_set(name, place) for name, place in sorted(evaluations.items())]
+    sets += [read_evaluation_set(name, place_of(settings, home.root), settings) for name, settings in evaluations]
     with store.write() as connection:
         write_sets(connection, sets)
         stage.finish(
@@ -51,29 +59,43 @@ def reference_sets(context: dg.AssetExecutionContext, workspace: Workspace) -> d
 @dg.asset(group_name="contamination", deps=["documents", reference_sets], pool="store", kinds={"duckdb"})
 @one_at_a_time
 def contamination(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """Word n-gram overlap of every document with every set, with the longest shared run as evidence."""
-    from winnow.contamination.judge import contamination_version, judge
-    from winnow.contamination.ngrams import build_index
-
+    """What every document shares with every set: the item, how much of it, where; and a report a set."""
     store, settings = workspace.store(), workspace.config().contamination
-    stage = Stage(store, "contamination", context.run_id)
-    seen: dict[str, tuple[str, pa.Table, list[pa.Table]]] = {}
-    for found in stored_sets(store):
-        version = contamination_version(found.digest, settings)
-        documents = uncompared(store, found.name, version)
-        index = build_index(found.texts(), settings.ngram)
-        rows = [judge(texts, index, found.name, version, settings) for texts in texts_of(store, documents)]
-        seen[found.name] = version, documents, rows
-    total = sum(len(documents) for _, documents, _ in seen.values())
-    if not total:
+    sets = waiting_sets(store, settings)
+    stage = Stage(store, "contamination", context.run_id, contamination_key(store, sets))
+    if nothing_waits(sets, stage):
         return skipped(context, store, "contamination", "every document was compared with every set")
+    compare_waiting(store, sets, stage)
+    report = report_lines(store)
+    for row in report:
+        context.log.info(
+            f"{row['evaluation_set']} ({row['method']}): {row['documents_contaminated']} documents hold "
+            f"{row['items_contaminated']} of its {row['items']} items"
+        )
+    found = {f"contaminated by {row['evaluation_set']}": row["documents_contaminated"] for row in report}
+    shown = {"report": table_of(report), "examples": table_of(example_lines(store))}
+    return materialized(store, stage, "contamination", found | shown)
+
+
+@dg.asset(
+    group_name="contamination",
+    deps=[contamination, "checkpoints"],
+    partitions_def=CHECKPOINTS,
+    pool="store",
+    kinds={"duckdb", "pytorch"},
+)
+@one_at_a_time
+def membership(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """How much each item of the reference and of the evaluation sets looks as if the checkpoint had seen it."""
+    store, config = workspace.store(), workspace.config()
+    due = membership_due(store, config, context.partition_key)
+    if due.skipped:
+        return skipped(context, store, "membership", due.skipped)
+    stage = Stage(store, "membership", context.run_id, partition=context.partition_key)
+    measured = measure_membership(store, config, due)
     with store.write() as connection:
-        for name, (version, documents, rows) in seen.items():
-            write_overlap(connection, name, version, documents, rows)
-        stage.finish(connection, total)
-    found_rows = store.query(
-        "SELECT evaluation_set, count(*) FROM contamination WHERE contaminated GROUP BY ALL ORDER BY ALL"
-    )
-    for name, count in found_rows:
-        context.log.info(f"{count} documents share at least {settings.min_words} words in a row with {name}")
-    return materialized(store, stage, "contamination", {f"contaminated by {name}": count for name, count in found_rows})
+        write_membership(connection, measured)
+        stage.finish(connection, measured.items, flops=measured.flops)
+    context.log.info(f"{measured.items} items of {len(measured.sets)} sets read: {measured.tokens:,} tokens")
+    card = membership_card(store, context.partition_key)
+    return materialized(store, stage, "membership", {"tokens": measured.tokens, "card": table_of(card)})

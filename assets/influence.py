@@ -30,7 +30,16 @@ from winnow.store.store import add_parts
 
 @dg.asset(
     group_name="influence",
-    deps=["checkpoints", "clusters", "reference_sets", "signals", "duplicates", "contamination", "token_counts"],
+    deps=[
+        "checkpoints",
+        "clusters",
+        "reference_sets",
+        "signals",
+        "duplicates",
+        "semantic_duplicates",
+        "contamination",
+        "token_counts",
+    ],
     partitions_def=CHECKPOINTS,
     pool="store",
     kinds={"duckdb", "pytorch"},

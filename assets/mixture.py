@@ -32,7 +32,13 @@ def mixtures(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mate
     return materialized(store, stage, "mixtures", {"weights": table_of(rows.to_pylist())})
 
 
-@dg.asset(group_name="mixture", deps=[mixtures], partitions_def=CHECKPOINTS, pool="store", kinds={"duckdb", "parquet"})
+@dg.asset(
+    group_name="mixture",
+    deps=[mixtures, "spans"],
+    partitions_def=CHECKPOINTS,
+    pool="store",
+    kinds={"duckdb", "parquet"},
+)
 @one_at_a_time
 def manifests(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The next version of the training set: rows in training order, digest, parent, snapshot."""

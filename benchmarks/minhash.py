@@ -1,11 +1,13 @@
-"""Text to MinHash signatures: Winnow beside datasketch 2 and rensa, in one run on the same documents.
+"""Text to signatures: Winnow's schemes beside datasketch 2, rensa and datatrove, in one run on the same documents.
 
     python benchmarks/minhash.py [--data FILE_OR_FOLDER ...] [--megabytes 20] [--repeats 3]
 
-Every contender gets the same texts and makes 128-permutation signatures of the same 5-word shingles, in a process of
-its own. The peers have no shingling, so theirs is the usual Python (``re.findall`` and ``" ".join``); the column
+Every contender gets the same texts and makes 128 values of the same 5-word shingles, in a process of its own. The peers
+have no shingling (datatrove's needs spaCy), so theirs is the usual Python (``re.findall`` and ``" ".join``); the column
 "sketch" leaves it out. datasketch runs ``MinHash.update_batch`` on a copied sketch (as its ``bulk`` does) with xxh32;
-rensa runs ``RMinHash.digest_matrix_from_token_byte_sets``. The best of the repeats counts, after one warm-up.
+rensa runs ``RMinHash.digest_matrix_from_token_byte_sets``; datatrove joins and hashes the words it is given and runs
+``get_signature``. The best of the repeats counts, after one warm-up. Below: every normalisation and unit, and the exact
+sets of shingle hashes, per core.
 """
 
 from __future__ import annotations
@@ -20,20 +22,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("WINNOW_TEST_DATA", ROOT / "../shared/data"))
 BATCH = 512  # documents whose shingles a peer holds at once
 NUM_PERM, SEED = 128, 1
-CONTENDERS = {  # name: (function, threads; 0 = all cores)
-    "winnow, 1 thread": ("winnow", 1),
-    "winnow, all cores": ("winnow", 0),
+# name: (function, threads (0 = all cores), scheme, normalisation, unit); scheme "" = sets of hashes
+CONTENDERS = {
+    "winnow, 1 thread": ("winnow", 1, "winnow", "datasketch-words", "words"),
+    "winnow, all cores": ("winnow", 0, "winnow", "datasketch-words", "words"),
+    "as datasketch": ("winnow", 1, "datasketch", "datasketch-words", "words"),
+    "as its legacy": ("winnow", 1, "datasketch-legacy", "datasketch-words", "words"),
+    "as datatrove": ("winnow", 1, "datatrove", "datatrove", "words"),
     "rensa, 1 thread": ("rensa", 1),
     "rensa, all cores": ("rensa", 0),
     "datasketch": ("datasketch", 1),
+    "datatrove, words": ("datatrove", 1),
 }
+VARIANTS = {
+    f"{normalization}, {unit}{size}": ("winnow", 1, "winnow", normalization, f"{unit}:{size}")
+    for normalization in ("datasketch-words", "datatrove", "rpv2", "dolma")
+    for unit, size in (("words", 5), ("tokens", 5), ("characters", 24))
+} | {"sets of shingle hashes": ("winnow", 1, "", "datasketch-words", "words")}
 
 
 def main() -> None:
@@ -48,19 +60,17 @@ def main() -> None:
     if arguments.worker:
         print(json.dumps(work(arguments)))
         return
-    results = {name: spawn(name, arguments.repeats) for name in CONTENDERS}
+    results = {name: spawn(name, arguments.repeats) for name in CONTENDERS | VARIANTS}
     first = results["winnow, 1 thread"]
     print(f"data: {first['data']}: {first['documents']} documents, {first['megabytes']:.1f} MB of UTF-8 text")
-    print(
-        f"{NUM_PERM} permutations, seed {SEED}, 5-word shingles; {os.cpu_count()} cores; best of {arguments.repeats}\n"
-    )
-    print(f"{'':20}{'docs/s':>10}{'MB/s':>9}{'MB/CPU s':>10}{'ratio':>8}{'sketch MB/s':>13}{'peak MB':>9}")
+    print(f"{NUM_PERM} values, seed {SEED}, 5-word shingles; {os.cpu_count()} cores; best of {arguments.repeats}\n")
+    print(f"{'':30}{'docs/s':>10}{'MB/s':>9}{'MB/CPU s':>10}{'ratio':>8}{'sketch MB/s':>13}{'peak MB':>9}")
     for name, row in results.items():
         speed = row["megabytes"] / row["seconds"]
         ratio = row["cpu"] / first["cpu"]
         sketch = f"{row['megabytes'] / row['sketch']:.1f}" if row["sketch"] else "-"
         print(
-            f"{name:20}{row['documents'] / row['seconds']:>10,.0f}{speed:>9.1f}{row['megabytes'] / row['cpu']:>10.1f}"
+            f"{name:30}{row['documents'] / row['seconds']:>10,.0f}{speed:>9.1f}{row['megabytes'] / row['cpu']:>10.1f}"
             f"{ratio:>7.1f}x{sketch:>13}{row['peak']:>9.0f}"
         )
     with tempfile.TemporaryDirectory() as empty:
@@ -72,7 +82,7 @@ def main() -> None:
 
 def spawn(name: str, repeats: int, environment: dict[str, str] | None = None) -> dict:
     """Run one contender in a process of its own and return its figures."""
-    threads = CONTENDERS[name][1]
+    threads = (CONTENDERS | VARIANTS)[name][1]
     limits = {"RAYON_NUM_THREADS": str(threads)} if threads else {}
     command = [sys.executable, __file__, *sys.argv[1:], "--repeats", str(repeats), "--worker", name]
     done = subprocess.run(
@@ -82,12 +92,16 @@ def spawn(name: str, repeats: int, environment: dict[str, str] | None = None) ->
 
 
 def work(arguments: argparse.Namespace) -> dict:
-    function, threads = CONTENDERS[arguments.worker]
+    function, threads, *how = (CONTENDERS | VARIANTS)[arguments.worker]
     label, texts = load(arguments.data, arguments.megabytes)
     documents, size = len(texts), sum(len(text.encode()) for text in texts) / 1e6
-    run = {"winnow": winnow, "rensa": rensa, "datasketch": datasketch}[function](
-        texts, threads or (os.cpu_count() or 1)
-    )
+    contenders: dict[str, Callable[..., Iterator[tuple[float, float]]]] = {
+        "winnow": winnow,
+        "rensa": rensa,
+        "datasketch": datasketch,
+        "datatrove": datatrove,
+    }
+    run = contenders[str(function)](texts, threads or (os.cpu_count() or 1), *how)
     began = time.perf_counter()
     next(run)
     first = time.perf_counter() - began
@@ -114,20 +128,30 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def winnow(texts: list[str], threads: int) -> Iterator[tuple[float, float]]:
+def winnow(texts: list[str], threads: int, scheme: str, normalization: str, unit: str) -> Iterator[tuple[float, float]]:
     """Yield (seconds, 0) per run over all texts; the first item is the warm-up."""
     import pyarrow as pa
 
     sys.path.insert(0, str(ROOT))
-    from winnow.dedup.minhash import signatures
+    from winnow.dedup.minhash import Sketching, signatures
+    from winnow.dedup.shingles import Shingling, shingle_hashes
+
+    unit, _, size = unit.partition(":")
+    shingling = Shingling(normalization, unit, int(size or 5))
+
+    def once(part: pa.Array) -> None:
+        if scheme:
+            signatures(part, Sketching(shingling, scheme, NUM_PERM, SEED), threads)
+        else:
+            shingle_hashes(part, shingling, threads)
 
     array = pa.array(texts, pa.large_string())
     texts.clear()
-    signatures(array[:4], NUM_PERM, SEED, threads=threads)
+    once(array[:4])
     yield 0.0, 0.0
     while True:
         began = time.perf_counter()
-        signatures(array, NUM_PERM, SEED, threads=threads)
+        once(array)
         yield time.perf_counter() - began, 0.0
 
 
@@ -153,6 +177,26 @@ def datasketch(texts: list[str], threads: int) -> Iterator[tuple[float, float]]:
             empty.copy().update_batch(shingles)
 
     yield from batched(texts, sketch)
+
+
+def datatrove(texts: list[str], threads: int) -> Iterator[tuple[float, float]]:
+    """Yield (seconds, seconds without shingling): its stage from joined shingles on, without files."""
+    import numpy as np
+    import xxhash
+    from datatrove.pipeline.dedup import minhash
+
+    minhash.load_word_tokenizer = lambda language: None
+    config = minhash.MinhashConfig(num_buckets=NUM_PERM // 8, hashes_per_bucket=8, seed=SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        stage = minhash.MinhashDedupSignature(folder, config)
+
+        def sketch(batch: list[list[bytes]]) -> None:
+            for shingles in batch:
+                hashes = np.fromiter([xxhash.xxh64_intdigest(shingle) for shingle in shingles], np.uint64)
+                if len(hashes):
+                    stage.get_signature(hashes.reshape(-1, 1))
+
+        yield from batched(texts, sketch)
 
 
 def batched(texts: list[str], sketch) -> Iterator[tuple[float, float]]:

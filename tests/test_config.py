@@ -110,7 +110,7 @@ configurations = st.fixed_dictionaries(
         "train": st.fixed_dictionaries({"learning_rate": st.floats(1e-9, 1e9)}),
         "quality": st.fixed_dictionaries({"gopher": st.dictionaries(st.just("min_words"), st.integers(0, 99))}),
         "contamination": st.fixed_dictionaries(
-            {"evaluation_sets": st.dictionaries(st.text("ab-ü", min_size=1), st.text("ab/'"))}
+            {"evaluation_sets": st.dictionaries(st.text("ab-ü", min_size=1), st.text("ab/'", min_size=1))}
         ),
     },
 )
@@ -136,7 +136,7 @@ def test_only_what_differs_from_the_defaults_is_written(tmp_path):
 
 def test_semantic_settings_say_what_and_not_where():
     sections = tuple(Config.model_fields)
-    plain = Config().semantic(*sections)
+    plain = Config().semantic_settings(*sections)
     for section, keys in LOCATIONS.items():
         assert set(keys) <= set(Config().model_dump()[section])
         assert not set(keys) & set(plain[section])
@@ -149,15 +149,15 @@ def test_semantic_settings_say_what_and_not_where():
             "model": {"checkpoint": "/models/y"},
         }
     )
-    assert moved.semantic(*sections) == plain
+    assert moved.semantic_settings(*sections) == plain
     canonical_json(plain)
 
 
 def test_semantic_settings_are_those_of_the_named_sections_and_change_with_them():
     config = Config.model_validate({"selection": {"alpha": 0.5}})
-    assert set(config.semantic("selection", "mixture")) == {"selection", "mixture"}
-    assert config.semantic("selection") != Config().semantic("selection")
-    assert config.semantic("mixture") == Config().semantic("mixture")
+    assert set(config.semantic_settings("selection", "mixture")) == {"selection", "mixture"}
+    assert config.semantic_settings("selection") != Config().semantic_settings("selection")
+    assert config.semantic_settings("mixture") == Config().semantic_settings("mixture")
 
 
 def test_a_configuration_cannot_be_changed_in_place():

@@ -18,7 +18,19 @@ HEAVY = ("torch", "numba", "faiss", "transformers", "sentence_transformers", "da
 FITTED = {"tokenizer", "train_stage"}
 """Assets that are folders of files, no tables."""
 
-SUPPORTING = {"texts", "bucket_centers", "reference_items", "manifest_rows", "refused", "takedowns", "withdrawn"}
+SUPPORTING = {
+    "texts",
+    "bucket_centers",
+    "reference_items",
+    "contamination_items",
+    "contamination_ngrams",
+    "contamination_report",
+    "manifest_rows",
+    "refused",
+    "takedowns",
+    "withdrawn",
+    "membership_sets",
+}
 """Tables that another asset of their stage writes beside its own."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from winnow.errors import UserError
 
@@ -108,18 +108,120 @@ class Quality(Section):
 
 
 class Duplicates(Section):
+    """Near duplicates: how texts become shingles, signatures and bands, and when removal is too much to be true.
+
+    ``normalization`` and ``scheme`` are named after whom they follow (``winnow/dedup``). ``banding``: ``recall`` finds
+    a pair at the threshold with at least the chance ``recall`` at the fewest false candidates; ``datasketch-optimal``
+    is datasketch's own plan. A group of more than ``alarm_group`` documents, or a source (of at least 100) that loses
+    more than ``max_removed_share`` of its documents, stops the run before selection (an asset check).
+    """
+
     threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
-    recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.99
+    recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.98
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
+    scheme: Literal["winnow", "datasketch", "datasketch-legacy", "datatrove"] = "winnow"
+    normalization: Literal["datasketch-words", "datatrove", "rpv2", "dolma"] = "datasketch-words"
+    shingle: Literal["words", "characters", "tokens"] = "words"
+    shingle_size: Annotated[int, Field(ge=1, le=100)] = 5
+    banding: Literal["recall", "datasketch-optimal"] = "recall"
+    alarm_group: Count = 10_000
+    max_removed_share: Share = 0.9
+
+
+class Semantic(Section):
+    """Semantic duplicates by embedding (SemDeDup). ``filter = false`` only records them.
+
+    ``variant``: ``paper`` keeps of each group the document farthest from the centroid, ``code`` is the released code's
+    rule. Cosine above ``1 - epsilon`` makes two documents the same. ``clusters`` 0 = one for each 5,000 documents, a
+    larger one than ``max_cluster`` is split; ``prototypes_kept`` below 1 drops the most prototypical of the rest too
+    (the second step of D4).
+    """
+
+    enabled: bool = True
+    filter: bool = False
+    variant: Literal["paper", "code"] = "paper"
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    clusters: Annotated[int, Field(ge=0)] = 0
+    max_cluster: Annotated[int, Field(ge=2)] = 20_000
+    prototypes_kept: Share = 1.0
+    seed: int = 0
+
+
+class Spans(Section):
+    """Text that repeats across documents, recorded as spans; ``apply`` names the kinds that training leaves out.
+
+    ``rule``: ``keep_one`` spares the first copy in the corpus, ``every_copy`` none (as CCNet with lines, and Lee et al.
+    2022 with substrings). A substring has at least ``min_bytes`` bytes (``unit = "bytes"``) or ``min_words`` words
+    (``unit = "words"``); a line or paragraph counts from ``min_characters`` normalised characters on.
+    """
+
+    kinds: list[Literal["lines", "paragraphs", "substrings"]] = ["lines", "paragraphs", "substrings"]
+    rule: Literal["keep_one", "every_copy"] = "keep_one"
+    unit: Literal["bytes", "words"] = "bytes"
+    min_bytes: Annotated[int, Field(ge=20)] = 100
+    min_words: Annotated[int, Field(ge=5)] = 50
+    min_characters: Count = 20
+    apply: list[Literal["lines", "paragraphs", "substrings"]] = []
+
+    @field_validator("apply")
+    @classmethod
+    def _is_found(cls, apply: list[str], info: ValidationInfo) -> list[str]:
+        absent = sorted(set(apply) - set(info.data.get("kinds", apply)))
+        if absent:
+            raise ValueError(f"{absent[0]} are left out only if spans.kinds has them too")
+        return apply
+
+
+class EvaluationSet(Section):
+    """A set to stay clear of; a text in its place is its ``path``, and every other setting keeps its default.
+
+    ``path``: a file, a folder (such as ``save_to_disk`` writes) or a URI (``hf://datasets/owner/name/...``). Fields
+    that are not named are looked for (``winnow/contamination/items.py``). ``method``, ``threshold`` and ``min_words``
+    are the set's own in place of those of ``[contamination]``; ``parts`` are what is compared.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    question_field: str = ""
+    answer_field: str = ""
+    passage_field: str = ""
+    method: Literal["gapped", "longest_run", "gpt3"] | None = None
+    threshold: Share | None = None
+    min_words: Annotated[int, Field(ge=3)] | None = None
+    parts: Annotated[list[Literal["question", "passage"]], Field(min_length=1)] = ["question", "passage"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given
 
 
 class Contamination(Section):
-    """Word n-gram overlap with the reference and with ``evaluation_sets`` (name = path of JSON Lines)."""
+    """Overlap with the reference, always by ``longest_run``, and with ``evaluation_sets``, by ``method``.
 
-    evaluation_sets: dict[str, str] = {}
+    ``gapped``: question and passage apart, gaps tolerated, boilerplate weighed down, from a score of ``threshold`` on.
+    ``longest_run``: ``min_words`` words in a row, found by n-grams of ``ngram`` words. ``gpt3``: any 13 words in a row
+    that at most 10 documents have. See ``docs/contamination.md``.
+    """
+
+    evaluation_sets: dict[str, EvaluationSet] = {}
+    method: Literal["gapped", "longest_run", "gpt3"] = "gapped"
+    threshold: Share = 0.8
     ngram: Annotated[int, Field(ge=3, le=50)] = 8
     min_words: Annotated[int, Field(ge=3)] = 13
+
+
+class Membership(Section):
+    """How seen the reference and the evaluation sets look to each checkpoint; at most ``tokens`` of a set are read.
+
+    ``min_k`` is the percentage of Min-K% Prob and Min-K%++; n-gram accuracy asks for ``ngram`` tokens at ``starts``
+    places of an item. No part of a manifest.
+    """
+
+    tokens: Annotated[int, Field(ge=0)] = 30_000  # 0: not measured
+    min_k: Annotated[float, Field(gt=0, le=100)] = 20.0
+    ngram: Count = 5
+    starts: Count = 5
 
 
 class Encoder(Section):
@@ -223,7 +325,10 @@ class Config(Section):
     reference: Reference = Reference()
     quality: Quality = Quality()
     duplicates: Duplicates = Duplicates()
+    semantic: Semantic = Semantic()
+    spans: Spans = Spans()
     contamination: Contamination = Contamination()
+    membership: Membership = Membership()
     encoder: Encoder = Encoder()
     clusters: Clusters = Clusters()
     model: Model = Model()
@@ -233,7 +338,7 @@ class Config(Section):
     train: Train = Train()
     store: Store = Store()
 
-    def semantic(self, *sections: str) -> dict[str, Any]:
+    def semantic_settings(self, *sections: str) -> dict[str, Any]:
         """Return the settings of the named sections as plain data, without locations, for keys and digests."""
         plain = self.model_dump(mode="json", include=set(sections))
         for section, keys in LOCATIONS.items():
@@ -245,11 +350,12 @@ class Config(Section):
 LOCATIONS = {
     "corpus": ("locations", "shard_bytes", "delivery_bytes", "batch_bytes", "workers"),
     "reference": ("path", "name"),
+    "duplicates": ("alarm_group", "max_removed_share"),
     "contamination": ("evaluation_sets",),
     "encoder": ("name",),
     "model": ("checkpoint",),
 }
-"""Settings that only say where something lies: its content enters the keys by digest instead."""
+"""Settings that only say where something lies, whose content enters the keys by digest, or what stops a run."""
 
 
 def load_config(path: Path) -> Config:

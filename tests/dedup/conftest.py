@@ -9,18 +9,20 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
 
 from winnow.dedup.bands import BandPlan, band_keys, plan_bands
-from winnow.dedup.candidates import find_candidates, valid_pairs
+from winnow.dedup.buckets import BandColumns, KeyFilter
+from winnow.dedup.candidates import CENTERS, MAX_BUCKET, CandidateReport, Centers, find_candidates, still_candidates
 from winnow.dedup.keepers import Keepers, assign_keepers
-from winnow.dedup.minhash import signatures
+from winnow.dedup.minhash import Sketching, signatures
+from winnow.dedup.pair_spool import PairSpool
+from winnow.dedup.positions import Positions, pack, unpack
 from winnow.dedup.verify import verify_pairs
-from winnow.identity import doc_ids, ids_from_numpy, ids_to_numpy
+from winnow.identity import doc_ids, ids_to_numpy
 
 DATA = Path(os.environ.get("WINNOW_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -73,93 +75,117 @@ def library_texts() -> list[str]:
 
 @dataclass
 class Store:
-    """The store's part in duplicate detection, in memory: what a run keeps for the next one."""
+    """The store's part in duplicate detection, in memory: what a run keeps for the next one.
+
+    ``touched``: a run sees the keys of touched buckets only, as when few documents are new.
+    """
 
     plan: BandPlan = field(default_factory=lambda: plan_bands(0.8))
-    max_bucket: int = 256
-    centers: int = 8
+    max_bucket: int = MAX_BUCKET
+    centers: int = CENTERS
+    touched: bool = False
     texts: dict[bytes, str] = field(default_factory=dict)
-    similarity: dict[tuple[bytes, bytes], float] = field(default_factory=dict)  # of verified pairs, never dropped
-
-    def __post_init__(self) -> None:
-        self.connection = duckdb.connect(config={"threads": 1})
-        self.connection.execute("SET arrow_lossless_conversion = true")
-        self.connection.execute("CREATE TABLE bands (band INTEGER, key UBIGINT, doc_id UUID)")
-        self.connection.execute("CREATE TABLE unpaired (doc_id UUID)")
-        self.connection.execute("CREATE TABLE former_centers (band INTEGER, key UBIGINT, doc_id UUID)")
-        self.connection.execute("CREATE TABLE pairs (doc_a UUID, doc_b UUID)")
-
-    def insert(self, table: str, **columns) -> None:
-        self.connection.register("frame", pa.table(columns))
-        self.connection.execute(f"INSERT INTO {table} SELECT * FROM frame")
-        self.connection.unregister("frame")
-
-    def read_pairs(self, table: str) -> list[tuple[bytes, bytes]]:
-        frame = self.connection.sql(f"SELECT doc_a, doc_b FROM {table} ORDER BY ALL").to_arrow_table()
-        return [
-            (a.tobytes(), b.tobytes())
-            for a, b in zip(ids_to_numpy(frame["doc_a"]), ids_to_numpy(frame["doc_b"]), strict=True)
-        ]
+    keys: dict[bytes, np.ndarray] = field(default_factory=dict)
+    unpaired: set[bytes] = field(default_factory=set)
+    former: list[tuple[int, int, bytes]] = field(default_factory=list)  # band, key, id of a center
+    pairs: dict[tuple[bytes, bytes], float] = field(default_factory=dict)  # candidates now, verified
+    report: CandidateReport | None = None
 
     def deliver(self, texts: list[str]) -> None:
         texts = sorted(set(texts) - set(self.texts.values()))
         ids = ids_to_numpy(doc_ids(texts))
         self.texts |= dict(zip(map(bytes, ids), texts, strict=True))
-        signed, present = signatures(pa.array(texts, pa.large_string()), num_perm=self.plan.num_perm, threads=1)
-        keys = band_keys(signed[present], self.plan, threads=1)
-        self.insert_bands(ids[present], keys)
+        signed, present = signatures(
+            pa.array(texts, pa.large_string()), Sketching(permutations=self.plan.permutations), threads=1
+        )
+        self.insert_bands(ids[present], band_keys(signed[present], self.plan, threads=1))
 
     def insert_bands(self, ids: np.ndarray, keys: np.ndarray) -> None:
-        bands = keys.shape[1]
-        self.insert(
-            "bands",
-            band=np.tile(np.arange(bands, dtype=np.int32), len(ids)),
-            key=keys.reshape(-1).astype(np.uint64),
-            doc_id=ids_from_numpy(np.repeat(ids, bands, axis=0)),
-        )
-        self.insert("unpaired", doc_id=ids_from_numpy(ids))
+        self.keys |= dict(zip(map(bytes, ids), keys, strict=True))
+        self.unpaired |= set(map(bytes, ids))
 
     def withdraw(self, ids: list[bytes]) -> None:
-        self.connection.register("gone", pa.table({"doc_id": ids_from_numpy(np.frombuffer(b"".join(ids), np.uint8))}))
-        for table in ("bands", "unpaired"):
-            self.connection.execute(f"DELETE FROM {table} WHERE doc_id IN (SELECT doc_id FROM gone)")
         for key in ids:
-            self.texts.pop(key, None)
+            for kept in (self.texts, self.keys):
+                kept.pop(key, None)
+            self.unpaired.discard(key)
+        self.pairs = {pair: s for pair, s in self.pairs.items() if not set(pair) & set(ids)}
 
-    def find(self) -> list[tuple[bytes, bytes]]:
-        """Make the candidates of this run and remember what the next run needs."""
-        find_candidates(self.connection, self.max_bucket, self.centers)
-        self.connection.execute("DELETE FROM unpaired")
-        self.connection.execute("DELETE FROM former_centers")
-        self.connection.execute("INSERT INTO former_centers SELECT band, key, doc_id FROM bucket_centers")
-        return self.read_pairs("candidate_pairs")
+    def _seen(self) -> list[bytes]:
+        """Return the documents whose keys a run reads."""
+        if not self.touched:
+            return list(self.keys)
+        wanted = [self.keys[one] for one in self.unpaired] + [np.array([key], np.uint64) for _, key, _ in self.former]
+        asked = KeyFilter(np.concatenate([np.zeros(0, np.uint64), *wanted]))
+        every = np.array(list(self.keys.values()))
+        return [one for one, hit in zip(self.keys, asked.hits(every) if len(every) else [], strict=True) if hit]
 
-    def keep_pairs(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        if pairs:
-            columns = [np.frombuffer(b"".join(side), np.uint8) for side in zip(*pairs, strict=True)]
-            self.insert("pairs", doc_a=ids_from_numpy(columns[0]), doc_b=ids_from_numpy(columns[1]))
+    def find(self, verify=None) -> list[tuple[bytes, bytes]]:
+        """Make the candidates of this run, drop stored pairs that are none any more, and keep what the next run needs.
+
+        ``verify(spool, positions)`` gives the pairs to store; all candidates without it.
+        """
+        seen = self._seen()
+        ids = np.frombuffer(b"".join(seen), np.uint8).reshape(-1, 16)
+        positions = Positions(ids)
+        bands = len(next(iter(self.keys.values()), [0]))
+        keys = np.array([self.keys[one] for one in seen], np.uint64).reshape(len(seen), bands)
+        fresh = np.zeros(len(seen), np.bool_)
+        fresh[positions.of(as_ids(sorted(self.unpaired)))] = True
+        former = Centers.of(
+            np.array([band for band, _, _ in self.former], np.int32),
+            np.array([key for _, key, _ in self.former], np.uint64),
+            positions.of(as_ids([one for _, _, one in self.former])),
+        )
+        with BandColumns.of(keys, positions.of(ids)) as columns, PairSpool(held=64) as pairs:
+            found = find_candidates(columns, fresh, former, pairs, self.max_bucket, self.centers, threads=1)
+            codes = np.concatenate([np.zeros(0, np.uint64), *(chunk.copy() for chunk in pairs.chunks())])
+            named = [one.tobytes() for one in positions.ids]
+            candidates = [(named[a], named[b]) for a, b in zip(*unpack(codes), strict=True)]
+            crowded = {one for one, inside in zip(named, found.crowded, strict=True) if inside}
+            asked = sorted(pair for pair in self.pairs if set(pair) <= crowded)
+            asked_codes = pack(*(positions.of(as_ids([pair[side] for pair in asked])) for side in (0, 1)))
+            valid = still_candidates(columns, found.centers, asked_codes, len(seen))
+            for pair, holds in zip(asked, valid, strict=True):
+                if not holds:
+                    del self.pairs[pair]
+            self.pairs |= dict.fromkeys(candidates, 1.0) if verify is None else verify(pairs, positions)
+        self.unpaired.clear()
+        centers = found.centers
+        self.former = [
+            (int(band), int(key), named[place])
+            for band, key, place in zip(centers.band, centers.key, centers.place, strict=True)
+        ]
+        self.report = found.report
+        return candidates
 
     def run(self, threshold: float = 0.8) -> tuple[list[bytes], Keepers]:
         """Find, verify and store pairs; return the live ids and their keepers."""
+
+        def verify(pairs: PairSpool, positions: Positions) -> dict[tuple[bytes, bytes], float]:
+            named = [one.tobytes() for one in positions.ids]
+            texts = pa.array([self.texts[one] for one in named], pa.large_string())
+            verified = verify_pairs(
+                pairs, len(named), lambda places: [(places, texts.take(pa.array(places)))], threshold
+            )
+            places = zip(*unpack(verified.codes), strict=True)
+            return {(named[a], named[b]): float(s) for (a, b), s in zip(places, verified.similarity, strict=True)}
+
+        self.find(verify)
         ids = sorted(self.texts)
         place = {key: i for i, key in enumerate(ids)}
-        texts = pa.array([self.texts[key] for key in ids], pa.large_string())
-        found = self.find()
-        left, right = np.array([[place[a], place[b]] for a, b in found], np.int64).reshape(-1, 2).T
-        sizes = np.array([len(self.texts[key].encode()) for key in ids], np.int64)
-        similarity = verify_pairs(left, right, sizes, lambda rows: texts.take(pa.array(rows)), batch_bytes=1 << 20)
-        verified = {pair: float(s) for pair, s in zip(found, similarity, strict=True) if s >= threshold}
-        self.keep_pairs(sorted(verified.keys() - self.similarity.keys()))
-        self.similarity |= verified
-        valid_pairs(self.connection)
-        edges = self.read_pairs("valid_pairs")
+        edges = sorted(self.pairs)
         return ids, assign_keepers(
-            np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 16),
+            as_ids(ids),
             np.array([[place[a], place[b]] for a, b in edges], np.int64).reshape(-1, 2),
-            np.array([self.similarity[pair] for pair in edges]),
+            np.array([self.pairs[pair] for pair in edges]),
             np.zeros(len(ids), np.int32),
             np.array([len(self.texts[key]) for key in ids], np.int64),
         )
+
+
+def as_ids(names: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.dedup.candidates import CandidateReport, find_candidates, valid_pairs
+from winnow.dedup.buckets import BandColumns, KeyFilter
+from winnow.dedup.candidates import CENTERS, MAX_BUCKET, CandidateReport, Centers, find_candidates
+from winnow.dedup.pair_spool import PairSpool
+from winnow.dedup.positions import IdTable, Positions
 from winnow.errors import UserError
 from winnow.identity import doc_ids, ids_to_numpy
 
@@ -41,33 +44,32 @@ def insert(store, places) -> None:
 SUBSETS = st.sets(st.integers(0, 23), min_size=1, max_size=16)
 
 
+@pytest.mark.parametrize("touched", [False, True])
 @given(steps=st.lists(st.tuples(st.booleans(), SUBSETS), min_size=1, max_size=6), final=SUBSETS)
-@settings(max_examples=25, deadline=None)
-def test_any_history_of_deliveries_and_withdrawals_ends_in_the_pairs_of_the_final_state(new_store, steps, final):
-    store = new_store(max_bucket=4, centers=2)
+@settings(max_examples=40, deadline=None)
+def test_any_history_of_deliveries_and_withdrawals_ends_in_the_pairs_of_the_final_state(
+    new_store, touched, steps, final
+):
+    store = new_store(max_bucket=4, centers=2, touched=touched)
     live: set[int] = set()
-    stored: set[tuple[bytes, bytes]] = set()
     for delivers, places in [*steps, (True, final)]:
         if delivers:
             insert(store, places - live)
             live |= places
         else:
-            store.withdraw([IDS[i] for i in sorted(places & live)] or [bytes(16)])
+            store.withdraw([IDS[i] for i in sorted(places & live)])
             live -= places
         found = store.find()
-        assert len(found) == len(set(found)) and all(a < b for a, b in found)
+        assert found == sorted(set(found)) and all(a < b for a, b in found)
         current = defined_pairs(live, 4, 2)
         assert set(found) <= current
-        store.keep_pairs(sorted(set(found) - stored))
-        stored |= set(found)
-        valid_pairs(store.connection)
-        assert set(store.read_pairs("valid_pairs")) == current
+        assert set(store.pairs) == current
 
 
 @given(order=st.permutations(range(24)), cuts=st.sets(st.integers(1, 23), max_size=4))
 @settings(max_examples=25, deadline=None)
 def test_growth_never_compares_a_pair_twice(new_store, order, cuts):
-    store, compared = new_store(max_bucket=4, centers=2), []
+    store, compared = new_store(max_bucket=4, centers=2, touched=True), []
     for first, last in itertools.pairwise([0, *sorted(cuts), 24]):
         insert(store, order[first:last])
         compared += store.find()
@@ -92,33 +94,96 @@ def test_withdrawn_center_is_replaced_and_compared_with_all_members(new_store):
 
 def test_oversize_buckets_are_reported(new_store, caplog):
     store = new_store()
-    raw = ids_to_numpy(doc_ids(str(i) for i in range(300)))
-    store.insert_bands(raw, np.zeros((300, 1), np.uint64))
-    report = find_candidates(store.connection, max_bucket=256, centers=8)
-    assert report == CandidateReport(8 * 292 + 28, 1, 300, 300)
-    assert "1 buckets have more than 256 members (largest 300)" in caplog.text
+    store.insert_bands(ids_to_numpy(doc_ids(str(i) for i in range(300))), np.zeros((300, 1), np.uint64))
+    assert len(store.find()) == CENTERS * (300 - CENTERS) + CENTERS * (CENTERS - 1) // 2
+    assert store.report == CandidateReport(1, 300, 300)
+    assert f"1 buckets have more than {MAX_BUCKET} members (largest 300)" in caplog.text
 
 
 def test_bucket_at_the_limit_is_compared_in_full(new_store):
     store = new_store()
-    store.insert_bands(ids_to_numpy(doc_ids(str(i) for i in range(256))), np.zeros((256, 1), np.uint64))
-    assert find_candidates(store.connection) == CandidateReport(256 * 255 // 2, 0, 0, 0)
+    ids = ids_to_numpy(doc_ids(str(i) for i in range(MAX_BUCKET)))
+    store.insert_bands(ids, np.zeros((MAX_BUCKET, 1), np.uint64))
+    assert len(store.find()) == MAX_BUCKET * (MAX_BUCKET - 1) // 2
+    assert store.report == CandidateReport(0, 0, 0)
 
 
-def test_empty_store_has_no_candidates(new_store):
+def test_a_boilerplate_bucket_of_a_hundred_thousand_costs_a_few_pairs_a_member():
+    count, bands = 100_000, 6
+    rng = np.random.default_rng(0)
+    keys = rng.integers(1, 2**64, (count, bands), dtype=np.uint64)
+    keys[:, :3] = [1, 2, 3]  # three bands are the boilerplate's
+    with BandColumns.of(keys, np.arange(count)) as columns, PairSpool() as pairs:
+        found = find_candidates(columns, np.ones(count, np.bool_), Centers.none(), pairs)
+        compared = sum(map(len, pairs.chunks()))
+    assert found.report == CandidateReport(3, count, 3 * count) and found.crowded.all()
+    assert compared == CENTERS * (count - CENTERS) + CENTERS * (CENTERS - 1) // 2
+    assert len(found.centers.key) == 3 * CENTERS
+
+
+def test_no_documents_have_no_candidates(new_store):
     store = new_store()
-    assert find_candidates(store.connection) == CandidateReport(0, 0, 0, 0)
-    assert valid_pairs(store.connection) == 0
+    assert store.find() == [] and store.pairs == {}
 
 
-def test_database_orders_ids_as_their_bytes(new_store):
+def test_positions_are_those_of_the_bytes(new_store):
     store = new_store()
     raw = np.array([[0x7F] + [0] * 15, [0x80] + [0] * 15], np.uint8)
     store.insert_bands(raw[::-1], np.zeros((2, 1), np.uint64))
     assert store.find() == [(raw[0].tobytes(), raw[1].tobytes())]
 
 
+@given(numbers=st.lists(st.integers(0, 2**128 - 1) | st.integers(2**64 - 3, 2**64 + 3), unique=True, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_positions_follow_the_order_of_ids_however_they_are_spread(numbers):
+    ids = np.array([list(number.to_bytes(16, "big")) for number in numbers], np.uint8).reshape(-1, 16)
+    half = len(ids) // 2
+    positions = Positions(ids[:half])
+    ranks = {number: rank for rank, number in enumerate(sorted(numbers[:half]))}
+    assert positions.of(ids).tolist() == [ranks.get(number, -1) for number in numbers]
+    assert np.array_equal(positions.ids, ids[:half][positions.order])
+    table = IdTable(ids[:half])
+    assert table.among(ids).tolist() == [number in ranks for number in numbers]
+    marks = table.marks()
+    table.mark(marks, ids[half // 2 :])
+    assert np.array_equal(table.rest(marks), Positions(ids[: half // 2]).ids)
+    assert [int.from_bytes(row.tobytes(), "big") for row in positions.ids] == sorted(numbers[:half])
+
+
+@given(
+    batches=st.lists(st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 50), max_size=40), max_size=8),
+    held=st.integers(2, 64),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_spool_gives_back_the_distinct_pairs_in_order_whatever_it_holds(batches, held, tmp_path_factory):
+    with PairSpool(tmp_path_factory.getbasetemp(), held) as spool:
+        for batch in batches:
+            spool.add(np.array(batch, np.uint64))
+        expected = sorted({code for batch in batches for code in batch})
+        for _ in range(2):
+            assert [int(code) for chunk in spool.chunks() for code in chunk] == expected
+
+
+@pytest.mark.parametrize("held_bytes", [0, 1 << 20])
+def test_columns_are_the_same_in_memory_and_in_a_file(tmp_path, held_bytes):
+    keys = np.random.default_rng(1).integers(0, 2**64, (50, 3), dtype=np.uint64)
+    with BandColumns(3, 60, tmp_path, held_bytes) as columns:
+        for start in range(0, 50, 20):
+            columns.add(keys[start : start + 20], np.arange(start, min(start + 20, 50)))
+        assert all(np.array_equal(columns.column(band), keys[:, band]) for band in range(3))
+        assert columns.places.tolist() == list(range(50))
+    assert not list(tmp_path.iterdir())
+
+
+@given(keys=st.lists(st.integers(0, 30) | st.integers(0, 2**64 - 1), max_size=40), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_filter_of_keys_is_exact(keys, data):
+    asked = data.draw(st.lists(st.tuples(*[st.integers(0, 30) | st.integers(0, 2**64 - 1)] * 2), max_size=20))
+    found = KeyFilter(np.array(keys, np.uint64)).hits(np.array(asked, np.uint64).reshape(-1, 2))
+    assert found.tolist() == [bool(set(row) & set(keys)) for row in asked]
+
+
 def test_limits_that_make_no_sense_are_refused(new_store):
     for limits in ({"max_bucket": 1}, {"centers": 0}):
         with pytest.raises(UserError, match="max_bucket"):
-            find_candidates(new_store().connection, **limits)
+            new_store(**limits).find()

@@ -1,4 +1,4 @@
-"""Jaccard similarities against Python sets, and batches within their memory limit."""
+"""Jaccard similarities against Python sets, whatever the memory and the order of reading."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.dedup.shingles import shingle_hashes
-from winnow.dedup.verify import jaccard, pair_batches, verify_pairs
+from winnow.dedup.pair_spool import PairSpool
+from winnow.dedup.positions import pack, unpack
+from winnow.dedup.shingles import Shingling, shingle_hashes
+from winnow.dedup.verify import jaccard, verify_pairs
 
 
 @given(sets=st.lists(st.sets(st.integers(0, 40), max_size=30), min_size=1, max_size=8), data=st.data())
@@ -33,44 +35,72 @@ def test_jaccard_of_texts_equals_the_sets_of_their_shingles(oracle, library):
     assert got.tolist() == expected and max(expected) == 1.0 and min(expected) == 0.0
 
 
+def spool_of(pairs) -> PairSpool:
+    spool = PairSpool(held=8)
+    left, right = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    spool.add(pack(left, right))
+    return spool
+
+
 @given(
-    sizes=st.lists(st.integers(0, 50), min_size=2, max_size=12),
-    limit=st.integers(1, 120),
+    sets=st.lists(st.lists(st.integers(0, 60), max_size=40), min_size=2, max_size=9),
+    threshold=st.sampled_from([0.1, 1 / 3, 0.5, 0.75, 0.8, 1.0]),
     data=st.data(),
 )
 @settings(max_examples=150, deadline=None)
-def test_batches_cover_the_pairs_in_order_and_keep_the_limit(sizes, limit, data):
-    place = st.integers(0, len(sizes) - 1)
-    pair = st.tuples(place, place).filter(lambda p: p[0] != p[1])
-    pairs = np.array(data.draw(st.lists(pair, max_size=25)), np.int64).reshape(-1, 2)
-    batches = list(pair_batches(pairs[:, 0], pairs[:, 1], np.array(sizes), limit))
-    assert [i for batch in batches for i in range(batch.start, batch.stop)] == list(range(len(pairs)))
-    for batch in batches:
-        load = sum(sizes[i] for i in set(pairs[batch].ravel().tolist()))
-        assert load <= limit or batch.stop - batch.start == 1
+def test_verified_are_exactly_the_pairs_that_reach_the_threshold(sets, threshold, data):
+    """A text of one-letter words has as many shingles of one word as letters: any two sets can be had."""
+    texts = [" ".join(f"w{letter}" for letter in letters) for letters in sets]
+    place = st.integers(0, len(sets) - 1)
+    pairs = data.draw(st.sets(st.tuples(place, place).filter(lambda pair: pair[0] < pair[1]), max_size=20))
+    shingling = Shingling(size=1)
+    with spool_of(pairs) as spool:
+        got = verify_pairs(spool, len(sets), in_memory(texts), threshold, shingling, threads=1)
+    expected = {}
+    for a, b in sorted(pairs):
+        one, other = set(sets[a]), set(sets[b])
+        similarity = len(one & other) / len(one | other) if one | other else 0.0
+        if similarity >= threshold:
+            expected[a, b] = similarity
+    assert list(zip(*(side.tolist() for side in unpack(got.codes)), strict=True)) == list(expected)
+    assert got.similarity.tolist() == list(expected.values())
+    assert got.candidates == len(pairs)
 
 
-@pytest.mark.parametrize("batch_bytes", [1, 2000, 1 << 30])
-def test_batch_size_changes_no_similarity(library, batch_bytes):
-    texts = pa.array(library[:40], pa.large_string())
-    sizes = np.array([len(text.encode()) for text in library[:40]])
+def in_memory(texts, rows=None, reads=None):
+    def read(places):
+        assert (np.diff(places) > 0).all()
+        if reads is not None:
+            reads.extend(places.tolist())
+        order = np.random.default_rng(2).permutation(len(places)) if rows else np.arange(len(places))
+        for start in range(0, len(places), rows or max(1, len(places))):
+            some = places[order[start : start + (rows or len(places))]]
+            yield some, pa.array([texts[place] for place in some], pa.large_string())
+
+    return read
+
+
+@pytest.mark.parametrize(("held_bytes", "rows"), [(1, 20), (2000, 1), (20_000, 7), (1 << 30, 7), (1 << 30, None)])
+def test_memory_and_order_of_reading_change_no_similarity_and_every_text_is_read_once(
+    library, tmp_path, held_bytes, rows
+):
+    texts = library[:40]
     left, right = np.triu_indices(40, 1)
-    reads = []
-
-    def read(rows: np.ndarray) -> pa.Array:
-        assert (np.diff(rows) > 0).all()
-        reads.append(len(rows))
-        return texts.take(pa.array(rows))
-
-    whole = jaccard(left, right, *shingle_hashes(texts))
-    assert np.array_equal(verify_pairs(left, right, sizes, read, batch_bytes=batch_bytes), whole)
-    assert max(reads) == (2 if batch_bytes == 1 else max(reads))
-    assert len(reads) == {1: len(left), 1 << 30: 1}.get(batch_bytes, len(reads))
+    exact = jaccard(left, right, *shingle_hashes(pa.array(texts, pa.large_string())))
+    reads: list[int] = []
+    with spool_of(zip(left.tolist(), right.tolist(), strict=True)) as spool:
+        got = verify_pairs(spool, 40, in_memory(texts, rows, reads), 0.02, scratch=tmp_path, held_bytes=held_bytes)
+    found = exact >= 0.02
+    assert 0 < found.sum() < len(found)
+    assert np.array_equal(got.codes, pack(left[found], right[found]))
+    assert np.array_equal(got.similarity, exact[found])
+    assert reads == list(range(40))
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_pairs_read_no_texts():
-    def read(_rows: np.ndarray) -> pa.Array:
+    def read(_rows: np.ndarray):
         raise AssertionError("no text is needed")
 
-    none = np.zeros(0, np.int64)
-    assert len(verify_pairs(none, none, np.array([3, 4]), read)) == 0
+    with PairSpool() as spool:
+        assert len(verify_pairs(spool, 2, read, 0.8).codes) == 0

@@ -11,27 +11,26 @@ from typing import Any
 import pyarrow as pa
 
 from winnow.config import Config
-from winnow.contamination.judge import contamination_version
-from winnow.contamination.judge import judge as judge_overlap
-from winnow.contamination.ngrams import build_index
 from winnow.contamination.sets import ItemSet
-from winnow.dedup.sketch import make_plan, sketch
+from winnow.dedup.sketch import make_plan
 from winnow.home import Home
 from winnow.quality.judge import judge as judge_quality
 from winnow.quality.judge import quality_version
+from winnow.stages.contamination import compare_waiting, contamination_key, nothing_waits, waiting_sets
 from winnow.stages.corpus import Delivered, corpus_digest, deliver, known_shards
-from winnow.stages.duplicates import group_duplicates, pair_new_documents
-from winnow.stages.references import stored_sets, uncompared, write_overlap, write_sets
+from winnow.stages.duplicates import group_duplicates, grouping_key, pair_new_documents, pairing_key
+from winnow.stages.references import write_sets
+from winnow.stages.sketches import sketch_new_documents
 from winnow.store.judgements import pending, texts_of
-from winnow.store.stage import Stage, stage_key
-from winnow.store.store import Store, add_parts, insert
+from winnow.store.stage import Stage
+from winnow.store.store import Store, insert
 from winnow.text.deliveries import Delivery, plan, scan
 
 Record = Mapping[str, Any] | bytes
 """A JSON object, or the bytes of a line that is none."""
 
 CORPUS_TABLES = ("shards", "occurrences", "documents", "quarantine")
-JUDGEMENTS = ("signals", "duplicate_pairs", "duplicates", "contamination")
+JUDGEMENTS = ("signals", "duplicate_pairs", "duplicates", "contamination", "contamination_items")
 ACCIDENTAL = ("batch", "run_id", "delivered_at", "parts", "mtime_ns", "path")
 """Columns that say when and where, not what."""
 
@@ -116,41 +115,22 @@ class SmallCorpus:
 
     def judge_duplicates(self) -> int:
         """Return how many documents were new to the comparison."""
-        store, settings = self.store, self.config.duplicates
-        bands = make_plan(settings)
-        documents = pending(store, "sketches", "scheme", bands.scheme)
-        signed = [sketch(texts, bands) for texts in texts_of(store, documents)]
-        parts = store.write_parts("sketches", (rows.sketches for rows in signed))
-        parts += store.write_parts("bands", (rows.bands for rows in signed))
-        if parts:
-            with store.write() as connection:
-                add_parts(connection, parts)
-        key = stage_key("duplicate_pairs", bands.scheme, corpus=corpus_digest(store))
-        stage, compared = Stage(store, "duplicate_pairs", "run", key), 0
+        store, plan = self.store, make_plan(self.config.duplicates)
+        sketch_new_documents(store, Stage(store, "sketches", "run"), plan)
+        stage, compared = Stage(store, "duplicate_pairs", "run", pairing_key(store, plan)), 0
         if stage.done is None:
-            compared = pair_new_documents(store, stage, bands.scheme, settings.threshold).documents
+            compared = pair_new_documents(store, stage, plan).documents
         priorities = {name: source.priority for name, source in self.config.corpus.sources.items()}
-        key = stage_key("duplicates", "1", corpus=corpus_digest(store), scheme=bands.scheme, priorities=priorities)
-        stage = Stage(store, "duplicates", "run", key)
+        stage = Stage(store, "duplicates", "run", grouping_key(store, plan, priorities))
         if stage.done is None:
-            group_duplicates(store, stage, bands.scheme, priorities)
+            group_duplicates(store, stage, plan, priorities)
         return compared
 
     def judge_contamination(self) -> int:
         """Return how many documents were new to the comparison, summed over sets."""
-        store, settings = self.store, self.config.contamination
-        total = 0
-        for found in stored_sets(store):
-            version = contamination_version(found.digest, settings)
-            documents = uncompared(store, found.name, version)
-            total += len(documents)
-            if not len(documents):
-                continue
-            index = build_index(found.texts(), settings.ngram)
-            rows = [judge_overlap(texts, index, found.name, version, settings) for texts in texts_of(store, documents)]
-            with store.write() as connection:
-                write_overlap(connection, found.name, version, documents, rows)
-        return total
+        sets = waiting_sets(self.store, self.config.contamination)
+        stage = Stage(self.store, "contamination", "run", contamination_key(self.store, sets))
+        return 0 if nothing_waits(sets, stage) else compare_waiting(self.store, sets, stage)
 
     # -- what came out ----------------------------------------------------------------------------------------------
 

@@ -121,6 +121,29 @@ def test_any_sequence_of_deliveries_ends_as_one_delivery_of_the_final_state(step
     ends_as_one_delivery("file", steps, ranked)
 
 
+duplicate_steps = st.one_of(
+    st.tuples(st.just("write"), st.sampled_from(SHARDS), st.lists(st.sampled_from(TEXTS), max_size=6)),
+    st.tuples(st.just("remove"), st.sampled_from(SHARDS), st.none()),
+    st.tuples(st.just("deliver"), st.permutations(SHARDS), st.integers(1, len(SHARDS))),
+    st.tuples(st.just("judge"), st.none(), st.none()),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=4, derandomize=True, **SLOW)
+@given(st.lists(duplicate_steps, min_size=4, max_size=9), st.sampled_from([-1.0, 2.0]))
+def test_groups_and_their_sizes_forget_the_way_even_where_most_buckets_are_oversize(steps, share):
+    """``share``: the keys of all documents are sorted in every run, or old ones are only searched for new ones."""
+    from winnow.stages import duplicates
+
+    texts = [(kind, what, [{"text": text} for text in more] if kind == "write" else more) for kind, what, more in steps]
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (("MAX_BUCKET", 2), ("CENTERS", 1), ("FRESH_SHARE", share)):
+            patched.setattr(duplicates, name, value)
+        patched.setattr(SmallCorpus, "judge", SmallCorpus.judge_duplicates)
+        ends_as_one_delivery("file", texts, {"books": -1})
+
+
 DETOURS: dict[str, list[tuple[str, Any, Any]]] = {
     "a withdrawn file comes back before anything is judged": [
         ("write", "web/a.jsonl", [{"text": TEXTS[0]}, {"text": TEXTS[1]}]),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from small_corpus import SmallCorpus
 
 from winnow.config import Duplicates
-from winnow.dedup.sketch import make_plan
+from winnow.dedup.sketch import band, make_plan, sketch
 from winnow.errors import UserError
-from winnow.identity import doc_id
+from winnow.identity import doc_id, doc_ids
+from winnow.stages import duplicates as stage_module
+from winnow.stages import sketches
 from winnow.stages.duplicates import pairs_among
+from winnow.store.stage import Stage
+from winnow.store.store import insert
 
 BASE = [f"word{number}" for number in range(15)]  # 11 shingles
 TEXT = " ".join(BASE)
@@ -118,6 +123,117 @@ def test_pairs_are_found_anew_whatever_the_tables_say(corpus):
     assert {pair["doc_a"], pair["doc_b"]} == {doc_id(TEXT), doc_id(LONGER)}
     assert pair["similarity"] == 11 / 12
     assert len(pairs_among(corpus.store, documents.slice(0, 0), make_plan(corpus.config.duplicates))) == 0
+
+
+def test_a_new_threshold_bands_the_stored_signatures_and_reads_no_text(corpus, monkeypatch):
+    deliver(corpus, web=[TEXT, LONGER, OTHER_END, "!!!"])
+    signatures = corpus.rows("sketches")
+
+    def read(*_):
+        raise AssertionError("a text is read")
+
+    configure(corpus, threshold=0.9)
+    plan = make_plan(corpus.config.duplicates)
+    with monkeypatch.context() as patched:
+        patched.setattr(sketches, "texts_of", lambda _store, documents, _rows: read() if len(documents) else [])
+        done = sketches.sketch_new_documents(corpus.store, Stage(corpus.store, "sketches", "run"), plan)
+    assert (done.signed, done.rebanded) == (0, 4)
+    assert corpus.rows("sketches") == signatures
+    fresh = corpus.store.query("SELECT doc_id, keys FROM bands WHERE scheme = $scheme", {"scheme": plan.scheme})
+    direct = band(sketch(pa.table({"doc_id": doc_ids([TEXT]), "text": [TEXT]}), plan), plan)["keys"].to_pylist()
+    assert dict(fresh)[doc_id(TEXT)] == direct[0] and dict(fresh)[doc_id("!!!")] is None
+    assert not sketches.sketch_new_documents(corpus.store, Stage(corpus.store, "sketches", "run"), plan)
+
+
+def test_documents_without_bands_are_told_before_any_is_compared(corpus):
+    deliver(corpus, web=[TEXT])
+    sketches.require_banded(corpus.store, plan_of(corpus))
+    corpus.write("web/b.jsonl", [{"text": LONGER}])
+    corpus.deliver()
+    with pytest.raises(UserError, match="1 documents have no bands"):
+        sketches.require_banded(corpus.store, plan_of(corpus))
+
+
+def test_a_group_stands_for_all_occurrences_of_its_texts_and_says_of_which_state(corpus):
+    deliver(corpus, web=[TEXT, TEXT, LONGER], books=[LONGER, FAR, FAR])
+    sizes = "SELECT kind, doc_id, group_size, occurrences FROM duplicates ORDER BY kind, group_size, doc_id"
+    exact = sorted(("exact", doc_id(text), 2, 2) for text in (TEXT, LONGER, FAR))
+    near_rows = sorted(("near", doc_id(text), 2, 4) for text in (TEXT, LONGER))
+    assert corpus.store.query(sizes) == [*exact, *near_rows]
+    versions = [corpus.store.query("SELECT DISTINCT version FROM duplicates")]
+    corpus.write("code/a.jsonl", [{"text": TEXT}])
+    corpus.deliver()
+    corpus.judge_duplicates()
+    assert corpus.store.query("SELECT DISTINCT occurrences FROM duplicates WHERE kind = 'near'") == [(5,)]
+    versions.append(corpus.store.query("SELECT DISTINCT version FROM duplicates"))
+    corpus.remove("code/a.jsonl")
+    corpus.deliver()
+    corpus.judge_duplicates()
+    versions.append(corpus.store.query("SELECT DISTINCT version FROM duplicates"))
+    assert corpus.store.query(sizes) == [*exact, *near_rows]
+    assert versions[0] == versions[2] != versions[1] and len(versions[0]) == 1
+
+
+def test_rows_of_another_kind_stay(corpus):
+    deliver(corpus, web=[TEXT])
+    other = {"doc_id": doc_ids([TEXT]), "kind": ["semantic"], "keeper_id": doc_ids([TEXT])}
+    with corpus.store.write() as connection:
+        insert(connection, "duplicates", pa.table(other))
+    corpus.write("web/b.jsonl", [{"text": LONGER}])
+    corpus.deliver()
+    corpus.judge_duplicates()
+    kinds = corpus.store.query("SELECT kind, count(*) FROM duplicates GROUP BY kind ORDER BY kind")
+    assert kinds == [("near", 2), ("semantic", 1)]
+
+
+WORDS = [f"w{number}" for number in range(40)]
+ALIKE = [" ".join([*WORDS, f"end{number}"]) for number in range(9)]  # all of them in one bucket of most bands
+APART = [" ".join([*WORDS[:20], *(f"v{number}{word}" for word in WORDS[20:])]) for number in range(3)]
+
+
+@pytest.mark.parametrize("share", [-1.0, 2.0], ids=["all keys are sorted", "old keys are searched"])
+def test_deliveries_and_withdrawals_around_oversize_buckets_end_as_one_delivery(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(stage_module, "MAX_BUCKET", 4)
+    monkeypatch.setattr(stage_module, "CENTERS", 2)
+    state = {f"web/{number}.jsonl": [{"text": text}] for number, text in enumerate([*ALIKE, *APART])}
+    gone = sorted(state, key=lambda shard: doc_id(state[shard][0]["text"]))[:3]  # centers among them
+    monkeypatch.setattr(stage_module, "FRESH_SHARE", share)
+    wandered = SmallCorpus(tmp_path / "wandered")
+    for shards in (sorted(state)[:4], sorted(state)[4:]):  # the buckets are small, then oversize, then small or new
+        for shard in shards:
+            wandered.write(shard, state[shard])
+        wandered.deliver()
+        wandered.judge_duplicates()
+    pairs = wandered.rows("duplicate_pairs")
+    assert 0 < len(pairs) < 9 * 8 // 2
+    assert pairs_of(pairs_among(wandered.store, every_document(wandered), plan_of(wandered))) == {
+        row[:2] for row in pairs
+    }
+    for shard in gone:
+        wandered.remove(shard)
+    wandered.deliver()
+    wandered.judge_duplicates()
+    monkeypatch.setattr(stage_module, "FRESH_SHARE", -1.0)
+    direct = SmallCorpus(tmp_path / "direct")
+    for shard in sorted(set(state) - set(gone)):
+        direct.write(shard, state[shard])
+    direct.deliver()
+    direct.judge_duplicates()
+    for table in ("duplicate_pairs", "duplicates", "bucket_centers", "bands", "sketches"):
+        assert wandered.rows(table) == direct.rows(table), table
+    assert direct.rows("bucket_centers")
+
+
+def plan_of(corpus: SmallCorpus):
+    return make_plan(corpus.config.duplicates)
+
+
+def every_document(corpus: SmallCorpus) -> pa.Table:
+    return corpus.store.arrow("SELECT doc_id FROM documents ORDER BY doc_id")
+
+
+def pairs_of(rows: pa.Table) -> set[tuple]:
+    return set(zip(rows["doc_a"].to_pylist(), rows["doc_b"].to_pylist(), strict=True))
 
 
 def test_a_recall_out_of_reach_is_refused():

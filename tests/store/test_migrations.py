@@ -306,3 +306,193 @@ CREATE TABLE meta (
     "key" VARCHAR, "value" VARCHAR
 );
 """
+
+
+@pytest.fixture
+def second(store: Store) -> Store:
+    """A store of schema version 2: sketches and bands with a row a key, pairs, centers, and what was compared."""
+    import pyarrow.parquet as pq
+
+    document, other = doc_ids(["a", "b"]).to_pylist()
+    rows = {
+        "sketches": {"doc_id": doc_ids(["a"]), "scheme": ["old"], "signature": [b"1234"]},
+        "bands": {
+            "doc_id": doc_ids(["a"]),
+            "scheme": ["old"],
+            "band": pa.array([0], pa.int16()),
+            "key": pa.array([7], pa.uint64()),
+        },
+    }
+    for number, (kind, columns) in enumerate(rows.items()):
+        path = store.storage.temporary(kind)
+        pq.write_table(pa.table(columns), path)
+        store.storage.put(path, kind, str(number) * 32)
+    connection = store.backend.open(read_only=False)
+    connection.execute("BEGIN")
+    for statement in VERSION_2.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('schema_version', '2'), ('generation', '7')")
+    for number, kind in enumerate(rows):
+        connection.execute(
+            "INSERT INTO parts (part, kind, rows, bytes, added_at) VALUES (?, ?, 1, 1, TIMESTAMP '2026-01-01')",
+            [str(number) * 32, kind],
+        )
+    for doc in (document, other):
+        connection.execute("INSERT INTO documents (doc_id, shard, row) VALUES (?, 's', 0)", [str(doc)])
+        for stage in ("duplicate_pairs", "contamination"):
+            connection.execute("INSERT INTO judged VALUES (?, 'old', ?)", [stage, str(doc)])
+    connection.execute("INSERT INTO bucket_centers VALUES ('old', 0, 7, ?, 300)", [str(document)])
+    connection.execute("INSERT INTO duplicate_pairs VALUES (?, ?, 'near', 0.9, 'old')", [str(document), str(other)])
+    connection.execute(
+        "INSERT INTO duplicates (doc_id, kind, keeper_id, group_size) VALUES (?, 'near', ?, 2)",
+        [str(other), str(document)],
+    )
+    for stage in ("duplicate_pairs", "duplicates", "clusters"):
+        connection.execute("INSERT INTO stage_keys (stage, partition, key) VALUES (?, '', 'k')", [stage])
+    connection.execute("COMMIT")
+    connection.close()
+    return store
+
+
+def test_documents_of_version_2_are_sketched_and_paired_anew(second):
+    assert second.query("SELECT count(*) FROM sketches") == second.query("SELECT count(*) FROM bands") == [(0,)]
+    assert second.query("SELECT kind FROM parts") == []
+    assert second.query("SELECT kind FROM unlisted ORDER BY kind") == [("bands",), ("sketches",)]
+    assert second.query("SELECT DISTINCT stage FROM judged") == [("contamination",)]
+    assert second.query("SELECT count(*) FROM bucket_centers") == [(0,)]
+    assert second.query("SELECT count(*) FROM duplicate_pairs") == [(0,)]
+    assert second.query("SELECT stage FROM stage_keys") == [("clusters",)]
+    assert second.query("SELECT kind, group_size, occurrences, version FROM duplicates") == [("near", 2, None, None)]
+    assert dict(second.query("SELECT key, value FROM meta"))["schema_version"] == str(SCHEMA_VERSION)
+
+
+VERSION_2 = """
+CREATE TABLE shards (
+    "shard" VARCHAR, "batch" VARCHAR, "source" VARCHAR, "path" VARCHAR, "format" VARCHAR, "bytes" BIGINT,
+    "mtime_ns" BIGINT, "sha256" VARCHAR, "reader" VARCHAR, "normalization" VARCHAR, "fields" VARCHAR, "records"
+    BIGINT, "occurrences" BIGINT, "quarantined" BIGINT, "failed" BOOLEAN, "parts" VARCHAR[], "delivered_at"
+    TIMESTAMP, "run_id" VARCHAR
+);
+CREATE TABLE occurrences (
+    "doc_id" UUID, "shard" VARCHAR, "row" BIGINT, "source" VARCHAR, "original_id" VARCHAR, "url" VARCHAR, "date"
+    VARCHAR, "metadata" VARCHAR, "characters" BIGINT, "bytes" BIGINT, "words" BIGINT
+);
+CREATE TABLE documents (
+    "doc_id" UUID, "shard" VARCHAR, "row" BIGINT, "source" VARCHAR, "original_id" VARCHAR, "characters" BIGINT,
+    "bytes" BIGINT, "words" BIGINT, "dup_count" BIGINT
+);
+CREATE TABLE quarantine (
+    "shard" VARCHAR, "row" BIGINT, "byte_offset" BIGINT, "reason" VARCHAR, "detail" VARCHAR, "excerpt" VARCHAR,
+    "records" BIGINT, "doc_id" UUID, "original_id" VARCHAR, "url" VARCHAR
+);
+CREATE TABLE refused (
+    "shard" VARCHAR, "path" VARCHAR, "bytes" BIGINT, "mtime_ns" BIGINT, "reason" VARCHAR, "refused_at" TIMESTAMP
+);
+CREATE TABLE takedowns (
+    "kind" VARCHAR, "value" VARCHAR, "reason" VARCHAR, "added_at" TIMESTAMP
+);
+CREATE TABLE withdrawn (
+    "doc_id" UUID, "kind" VARCHAR, "value" VARCHAR, "withdrawn_at" TIMESTAMP
+);
+CREATE TABLE signals (
+    "doc_id" UUID, "version" VARCHAR, "words" DOUBLE, "characters" DOUBLE, "mean_word_length" DOUBLE, "lines"
+    DOUBLE, "paragraphs" DOUBLE, "frac_lines_end_ellipsis" DOUBLE, "frac_lines_bullet" DOUBLE,
+    "frac_lines_end_punctuation" DOUBLE, "frac_lines_short" DOUBLE, "newline_word_ratio" DOUBLE,
+    "frac_dup_lines" DOUBLE, "frac_dup_line_chars" DOUBLE, "frac_dup_paragraphs" DOUBLE,
+    "frac_dup_paragraph_chars" DOUBLE, "frac_chars_top_2gram_gopher" DOUBLE, "frac_chars_top_3gram_gopher"
+    DOUBLE, "frac_chars_top_4gram_gopher" DOUBLE, "frac_chars_dup_5gram_rpv2" DOUBLE,
+    "frac_chars_dup_6gram_rpv2" DOUBLE, "frac_chars_dup_7gram_rpv2" DOUBLE, "frac_chars_dup_8gram_rpv2" DOUBLE,
+    "frac_chars_dup_9gram_rpv2" DOUBLE, "frac_chars_dup_10gram_rpv2" DOUBLE, "frac_chars_dup_5gram_datatrove"
+    DOUBLE, "frac_chars_dup_6gram_datatrove" DOUBLE, "frac_chars_dup_7gram_datatrove" DOUBLE,
+    "frac_chars_dup_8gram_datatrove" DOUBLE, "frac_chars_dup_9gram_datatrove" DOUBLE,
+    "frac_chars_dup_10gram_datatrove" DOUBLE, "hash_symbol_ratio" DOUBLE, "ellipsis_word_ratio" DOUBLE,
+    "frac_words_alpha" DOUBLE, "frac_words_all_caps" DOUBLE, "stop_words_distinct" DOUBLE, "frac_stop_words"
+    DOUBLE, "frac_unique_words" DOUBLE, "unigram_entropy" DOUBLE, "compression_ratio" DOUBLE, "frac_digits"
+    DOUBLE, "frac_upper" DOUBLE, "frac_punctuation" DOUBLE, "frac_symbols" DOUBLE, "frac_space" DOUBLE,
+    "frac_curly_brackets" DOUBLE, "gopher_passed" BOOLEAN, "gopher_reason" VARCHAR
+);
+CREATE TABLE bucket_centers (
+    "scheme" VARCHAR, "band" INTEGER, "key" UBIGINT, "doc_id" UUID, "members" UBIGINT
+);
+CREATE TABLE duplicate_pairs (
+    "doc_a" UUID, "doc_b" UUID, "kind" VARCHAR, "similarity" DOUBLE, "scheme" VARCHAR
+);
+CREATE TABLE duplicates (
+    "doc_id" UUID, "kind" VARCHAR, "component" UUID, "keeper_id" UUID, "similarity" DOUBLE, "group_size" BIGINT
+);
+CREATE TABLE reference_sets (
+    "reference" VARCHAR, "kind" VARCHAR, "digest" VARCHAR, "selecting_items" BIGINT, "judging_items" BIGINT,
+    "removed_items" BIGINT, "path" VARCHAR
+);
+CREATE TABLE reference_items (
+    "digest" VARCHAR, "item" BIGINT, "item_id" VARCHAR, "part" VARCHAR, "topic" VARCHAR, "text" VARCHAR
+);
+CREATE TABLE contamination (
+    "doc_id" UUID, "evaluation_set" VARCHAR, "version" VARCHAR, "item" BIGINT, "matched" BIGINT, "longest_match"
+    BIGINT, "span_start" BIGINT, "span_end" BIGINT, "coverage" DOUBLE, "contaminated" BOOLEAN
+);
+CREATE TABLE clusters (
+    "doc_id" UUID, "clustering" VARCHAR, "cluster" INTEGER, "distance" DOUBLE
+);
+CREATE TABLE cluster_summary (
+    "clustering" VARCHAR, "cluster" INTEGER, "documents" BIGINT, "label" VARCHAR, "mean_distance" DOUBLE,
+    "gopher_pass_share" DOUBLE, "duplicate_share" DOUBLE
+);
+CREATE TABLE token_counts (
+    "doc_id" UUID, "tokenizer" VARCHAR, "tokens" BIGINT
+);
+CREATE TABLE checkpoints (
+    "checkpoint" VARCHAR, "sequence" BIGINT, "path" VARCHAR, "weights_digest" VARCHAR, "tokenizer" VARCHAR,
+    "parameters" BIGINT, "step" BIGINT, "tokens" BIGINT, "manifest" VARCHAR, "parent" VARCHAR, "registered_at"
+    TIMESTAMP
+);
+CREATE TABLE probes (
+    "doc_id" UUID, "checkpoint" VARCHAR, "reference" VARCHAR, "method" VARCHAR, "phase" VARCHAR, "influence"
+    DOUBLE, "loss" DOUBLE, "tokens" BIGINT, "reason" VARCHAR
+);
+CREATE TABLE influence_models (
+    "model" VARCHAR, "checkpoint" VARCHAR, "reference" VARCHAR, "method" VARCHAR, "probes" BIGINT, "spearman"
+    DOUBLE, "spearman_low" DOUBLE, "spearman_high" DOUBLE, "oracle_probes" BIGINT, "oracle_spearman" DOUBLE,
+    "used" BOOLEAN, "reason" VARCHAR, "path" VARCHAR
+);
+CREATE TABLE bandit_rounds (
+    "selection" VARCHAR, "clustering" VARCHAR, "round" BIGINT, "pull" BIGINT, "cluster" BIGINT, "probes" BIGINT,
+    "excluded" BIGINT, "reward" DOUBLE, "reward_variance" DOUBLE, "arm_mean" DOUBLE, "bonus" DOUBLE, "score"
+    DOUBLE, "documents_granted" BIGINT, "tokens_granted" BIGINT, "verdict" VARCHAR, "cost" BIGINT
+);
+CREATE TABLE mixtures (
+    "mixture" VARCHAR, "source" VARCHAR, "method" VARCHAR, "weight" DOUBLE, "tokens" BIGINT, "epochs" DOUBLE
+);
+CREATE TABLE manifests (
+    "version" VARCHAR, "digest" VARCHAR, "parent" VARCHAR, "selection" VARCHAR, "state" VARCHAR, "checkpoint"
+    VARCHAR, "documents" BIGINT, "tokens" BIGINT, "budget_tokens" BIGINT, "control_tokens" BIGINT,
+    "influence_model" VARCHAR, "influence_model_used" BOOLEAN, "path" VARCHAR, "snapshot" VARCHAR[],
+    "configuration" VARCHAR, "environment" VARCHAR, "made_at" TIMESTAMP
+);
+CREATE TABLE validations (
+    "version" VARCHAR, "arm" VARCHAR, "tokens" BIGINT, "loss" DOUBLE, "final" BOOLEAN
+);
+CREATE TABLE costs (
+    "stage" VARCHAR, "partition" VARCHAR, "run_id" VARCHAR, "key" VARCHAR, "processed" BIGINT, "bytes" BIGINT,
+    "seconds" DOUBLE, "peak_mb" DOUBLE, "flops" DOUBLE, "finished_at" TIMESTAMP
+);
+CREATE TABLE stage_keys (
+    "stage" VARCHAR, "partition" VARCHAR, "key" VARCHAR, "output" VARCHAR, "finished_at" TIMESTAMP
+);
+CREATE TABLE judged (
+    "stage" VARCHAR, "version" VARCHAR, "doc_id" UUID
+);
+CREATE TABLE parts (
+    "part" VARCHAR, "kind" VARCHAR, "rows" BIGINT, "bytes" BIGINT, "owner" VARCHAR, "added_at" TIMESTAMP
+);
+CREATE TABLE unlisted (
+    "part" VARCHAR, "kind" VARCHAR, "unlisted_at" TIMESTAMP
+);
+CREATE TABLE snapshots (
+    "version" VARCHAR, "name" VARCHAR, "kind" VARCHAR, "part" VARCHAR, "content" VARCHAR
+);
+CREATE TABLE meta (
+    "key" VARCHAR, "value" VARCHAR
+);
+"""

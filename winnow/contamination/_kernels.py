@@ -14,6 +14,7 @@ SEED = np.uint64(0xCBF29CE484222325)
 STEP = np.uint64(0x9E3779B97F4A7C15)
 BASE = np.uint64(0xD6E8FEB86659FD93)
 COMMON = 256  # places looked at for one n-gram; keeps a text of one repeated word from costing its square
+BREAK, DROPPED, ALONE = -1, -2, 1 << 24  # see lower_table in words.py
 DOTTED_I = 0x130  # the one character whose lower case is two: "i" and a combining dot, which is no word character
 
 
@@ -30,11 +31,10 @@ def _mix(key):
 def split_words(text, lower, hashes, starts, ends):
     """Fill the hash and the character span of each word of one text; return their number.
 
-    ``text`` uint8 is UTF-8; ``lower`` int32 ``[C]`` holds a code point's lower case, or -1 where that is no word
-    character.
+    ``text`` uint8 is UTF-8; ``lower`` int32 ``[C]`` is a table of :func:`winnow.contamination.words.lower_table`.
     """
     size = text.shape[0]
-    words = characters = position = 0
+    words = characters = position = last = 0
     word, inside = SEED, False
     while position < size:
         byte = np.int64(text[position])
@@ -51,18 +51,38 @@ def split_words(text, lower, hashes, starts, ends):
             code = (byte & 0x1F) << 6 | (np.int64(text[position + 1]) & 0x3F)
             width = 2
         position += width
-        small = np.int64(lower[code]) if code < lower.shape[0] else np.int64(-1)
+        small = np.int64(lower[code]) if code < lower.shape[0] else np.int64(BREAK)
+        if inside and (small == BREAK or small >= ALONE):
+            hashes[words] = _mix(word)
+            ends[words] = last
+            words += 1
+            inside = False
         if small >= 0:
             if not inside:
                 word, inside, starts[words] = SEED, True, characters
-            word = (word ^ np.uint64(small)) * STEP
+            word = (word ^ np.uint64(small & (ALONE - 1))) * STEP
+            last = characters + 1
         characters += 1
-        if inside and (small < 0 or code == DOTTED_I or position == size):
+        if inside and (small >= ALONE or code == DOTTED_I or position == size):
             hashes[words] = _mix(word)
-            ends[words] = characters if small >= 0 else characters - 1
+            ends[words] = last
             words += 1
             inside = False
     return words
+
+
+@njit(nogil=True, cache=True)
+def split_spans(data, offsets, start, stop, lower):
+    """Word hashes uint64, first characters and characters after the end int32 of rows ``start:stop``, and bounds."""
+    room = (offsets[stop] - offsets[start]) // 2 + stop - start  # a word and what ends it are two bytes
+    hashes, starts, ends = np.empty(room, np.uint64), np.empty(room, np.int32), np.empty(room, np.int32)
+    bounds = np.zeros(stop - start + 1, np.int64)
+    for row in range(start, stop):
+        base = bounds[row - start]
+        text = data[offsets[row] : offsets[row + 1]]
+        bounds[row - start + 1] = base + split_words(text, lower, hashes[base:], starts[base:], ends[base:])
+    count = bounds[stop - start]
+    return hashes[:count].copy(), starts[:count].copy(), ends[:count].copy(), bounds
 
 
 @njit(nogil=True, cache=True)

@@ -8,16 +8,14 @@ Sources: Brown et al. 2020 (GPT-3), appendix C: n-grams of 8 to 13 words; Chowdh
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from winnow.contamination.words import PIECE_BYTES, Words, lower_table, pieces, text_buffers
 from winnow.errors import UserError
 
 SHORTEST_ITEM = 4
@@ -47,6 +45,7 @@ class NgramIndex:
     """
 
     n: int
+    cut: str
     lengths: np.ndarray
     table: np.ndarray
     keys: np.ndarray
@@ -65,24 +64,25 @@ class NgramIndex:
         return int((np.diff(self.bounds) < min(self.n, SHORTEST_ITEM)).sum())
 
 
-def build_index(items: Sequence[str], n: int = 8) -> NgramIndex:
+def build_index(items: Sequence[str], n: int = 8, cut: str = "longest_run") -> NgramIndex:
     """Return the index of the items' n-grams of ``n`` words.
 
-    An item of 4 to n - 1 words counts as one n-gram of its own size; a shorter one is ignored. Raises ``UserError`` for
-    n < 1.
+    ``cut`` says what a word is (:mod:`winnow.contamination.words`). An item of 4 to n - 1 words counts as one n-gram of
+    its own size; a shorter one is ignored. Raises ``UserError`` for n < 1.
     """
     from winnow.contamination import _kernels as kernels
 
     if n < 1:
         raise UserError(f"n = {n} words; an n-gram has at least one")
-    offsets, data = _buffers(pa.array(list(items), pa.large_string()))
-    words, bounds = kernels.split_all(data, offsets, _lower_table())
+    offsets, data = text_buffers(pa.array(list(items), pa.large_string()))
+    words, bounds = kernels.split_all(data, offsets, lower_table(cut))
     keys, firsts = kernels.item_ngrams(words, bounds, n, SHORTEST_ITEM)
     order = np.argsort(keys, kind="stable")
     distinct, starts = np.unique(keys[order], return_index=True)
     sizes = np.diff(bounds)
     return NgramIndex(
         n=n,
+        cut=cut,
         lengths=np.unique(np.minimum(sizes[sizes >= min(n, SHORTEST_ITEM)], n)),
         table=kernels.fill_table(distinct, 1 << int(2 * len(distinct)).bit_length()),
         keys=distinct,
@@ -107,9 +107,9 @@ def find_overlap(texts: pa.Array | pa.ChunkedArray, index: NgramIndex, threads: 
     """
     from winnow.contamination import _kernels as kernels
 
-    offsets, data = _buffers(texts)
+    offsets, data = text_buffers(texts)
     found = np.zeros((len(offsets) - 1, 7), dtype=np.int64)
-    lower = _lower_table()
+    lower = lower_table(index.cut)
 
     def work(bounds: tuple[int, int]) -> None:
         kernels.search(
@@ -118,11 +118,32 @@ def find_overlap(texts: pa.Array | pa.ChunkedArray, index: NgramIndex, threads: 
         )  # fmt: skip
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, _pieces(offsets)))
+        list(pool.map(work, pieces(offsets, PIECE_BYTES)))
     position = np.flatnonzero(found[:, 1])
     words, matched, covered, longest, item, start, end = found[position].T
     columns = [position, item, matched, longest, start, end, covered / np.maximum(words, 1)]
     return pa.table([pa.array(column) for column in columns], schema=SCHEMA)
+
+
+def find_collisions(words: Words, index: NgramIndex, threads: int = 2) -> pa.Table:
+    """Return the distinct n-grams of the index that each text holds: ``position`` int64, ``ngram`` uint64 (its hash).
+
+    Only n-grams of the index's n words: shorter items are left out. ``words`` are cut as the index was.
+    """
+    from winnow.contamination import _gapped as kernels
+
+    bits = max(6, int(16 * len(index.keys)).bit_length())
+    bitmap = kernels.fill_filter(index.keys, bits)
+
+    def work(rows: tuple[int, int]) -> np.ndarray:
+        start, stop = rows
+        return kernels.collisions(
+            words.hashes, words.bounds, start, stop, index.n, bits, bitmap, index.table, index.keys
+        )
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = np.concatenate([np.zeros((0, 2), np.int64), *pool.map(work, pieces(words.bounds, 1 << 19))])
+    return pa.table({"position": found[:, 0], "ngram": index.keys[found[:, 1]]})
 
 
 def contaminated(overlap: pa.Table, index: NgramIndex, min_words: int = CONTAMINATED_WORDS) -> np.ndarray:
@@ -133,46 +154,3 @@ def contaminated(overlap: pa.Table, index: NgramIndex, min_words: int = CONTAMIN
     """
     words = np.diff(index.bounds)[overlap["item"].to_numpy()]
     return overlap["longest_match"].to_numpy() >= np.minimum(min_words, np.maximum(words, index.n))
-
-
-@lru_cache(maxsize=1)
-def _lower_table() -> np.ndarray:
-    """Lower case of each code point as int32, -1 where that is no word character.
-
-    Planes 4 to 16 hold no word character. The lower case of U+0130 is "i" and a combining dot; the kernel ends the word
-    there.
-    """
-    lowered = [chr(code).lower()[0] for code in range(0x40000)]
-    return np.array([ord(small) if small.isalnum() or small == "_" else -1 for small in lowered], dtype=np.int32)
-
-
-def _settle_sigmas(text: str) -> str:
-    """Lower-case the capital sigmas as their neighbours demand (final or not), and nothing else."""
-    lowered = text.replace("\u0130", "I").lower()  # of the same length
-    return "".join(small if large == "\u03a3" else large for large, small in zip(text, lowered, strict=True))
-
-
-def _buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets int64 ``[N + 1]`` and UTF-8 bytes of the texts, capital sigmas settled."""
-    array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        raise UserError(f"texts are {array.type}; expected string or large_string")
-    if array.null_count:
-        raise UserError(f"{array.null_count} of {len(array)} texts are null; quarantine them or pass empty strings")
-    array = array.cast(pa.large_string())
-    sigmas = pc.match_substring(array, "\u03a3")
-    if pc.any(sigmas).as_py():
-        settled = pa.array([_settle_sigmas(text) for text in array.filter(sigmas).to_pylist()], pa.large_string())
-        array = pc.replace_with_mask(array, sigmas, settled)
-    if not len(array):
-        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
-    _, offsets, data = array.buffers()
-    starts = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
-    return starts, np.frombuffer(data, dtype=np.uint8) if data is not None else np.zeros(0, dtype=np.uint8)
-
-
-def _pieces(offsets: np.ndarray, size: int = 4 << 20) -> list[tuple[int, int]]:
-    """Cut the rows into stretches of about ``size`` bytes."""
-    marks = np.arange(offsets[0], offsets[-1] + 1, size)
-    cuts = np.unique(np.concatenate([[0], np.searchsorted(offsets[:-1], marks), [len(offsets) - 1]]))
-    return [(int(start), int(stop)) for start, stop in itertools.pairwise(cuts)]

@@ -1,4 +1,4 @@
-"""Reference and evaluation sets: read from files, split in a selecting and a judging part, clean of each other.
+"""Reference and evaluation sets: read from files or saved datasets; the reference split in two, clean of each other.
 
 Selection may look at the selecting part only. Items of the judging part that share a run of words with the selecting
 part are dropped, so the judge has not been seen through the other half.
@@ -7,6 +7,7 @@ part are dropped, so the judge has not been seen through the other half.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,21 +15,29 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from winnow.config import Reference
+from winnow.config import EvaluationSet, Reference
+from winnow.contamination.items import QUESTIONS, Item, item_from
 from winnow.contamination.ngrams import build_index, find_overlap
 from winnow.errors import UserError
-from winnow.identity import digest
+from winnow.identity import digest, digest_file
 from winnow.text.formats import format_of
-from winnow.text.readers import Batch, Limits, ShardReader
+from winnow.text.layouts import find_shards
+from winnow.text.locations import file_name, is_remote, list_files, resolve_root, without_secrets
+from winnow.text.readers import ShardReader
 from winnow.text.records import FieldMap
 
 SELECTING, JUDGING, EVALUATION = "selecting", "judging", "evaluation"
 OVERLAP_NGRAM = 8
+ASKED = ("question", "answers", "passage")
+"""Columns of ``reference_items`` that only evaluation sets have."""
 
 
 @dataclass(frozen=True)
 class ItemSet:
-    """The items of one set; ``items`` has the columns item_id, part, topic, text (``reference_items``)."""
+    """The items of one set; ``items`` has the columns item_id, part, topic, text (``reference_items``).
+
+    Those of an evaluation set have question, answers and passage besides. ``removed``: items that were left out.
+    """
 
     name: str
     kind: str
@@ -39,8 +48,8 @@ class ItemSet:
     @property
     def digest(self) -> str:
         """Digest of the items and of their split, whatever file they came from."""
-        rows = sorted(zip(self.items["part"].to_pylist(), self.items["text"].to_pylist(), strict=True))
-        return digest(rows)[:32]
+        columns = ["part", "text", *(name for name in ASKED if name in self.items.column_names)]
+        return digest(sorted(list(row.values()) for row in self.items.select(columns).to_pylist()))[:32]
 
     def texts(self, part: str | None = None) -> list[str]:
         """Return the texts of a part, in order, or of all."""
@@ -58,7 +67,7 @@ def read_reference(path: Path, settings: Reference) -> ItemSet:
     single items) fall to the judging part with the configured share, by a seeded hash of the topic. Raises
     :class:`UserError` for a missing, unreadable or empty file and for a split that leaves a part empty.
     """
-    records = _read_items(path, settings.text_field)
+    records, _ = _read_items([path], settings.text_field, f"reference {path}")
     parts, topics = [], []
     for index, (item_id, _, metadata) in enumerate(records):
         topic = str(metadata.get(settings.topic_field) or item_id or index)
@@ -81,30 +90,97 @@ def read_reference(path: Path, settings: Reference) -> ItemSet:
     return found
 
 
-def read_evaluation_set(name: str, path: Path) -> ItemSet:
-    """Read an evaluation set, to keep its items out of the pool. Raises :class:`UserError` as for the reference."""
-    records = _read_items(path, "text")
+def read_evaluation_set(name: str, place: str | Path, settings: EvaluationSet | None = None) -> ItemSet:
+    """Read an evaluation set from a file, a folder of files, a folder of ``save_to_disk``, or a URI of either.
+
+    The question's field is the one that ``settings`` names, else the first of ``items.QUESTIONS`` that can be read.
+    Raises :class:`UserError` as for the reference.
+    """
+    settings = settings or EvaluationSet(path=str(place))
+    shown = f"evaluation set {name} ({without_secrets(str(place))})"
+    files = _files(place, shown)
+    candidates = [settings.question_field] if settings.question_field else list(QUESTIONS)
+    for number, field in enumerate(candidates, 1):
+        try:
+            records, dropped = _read_items(files, field, shown)
+            break
+        except UserError as error:
+            if number < len(candidates):
+                continue
+            if settings.question_field:
+                raise
+            tried = ", ".join(QUESTIONS)
+            raise UserError(f"{error}; no field of {tried} can be read as the question: set question_field") from error
+    if field == "text" and not settings.answer_field:  # the text is the whole item
+        items = [Item(text) for _, text, _ in records]
+    else:
+        items = [item_from(text, fields, settings.answer_field, settings.passage_field) for _, text, fields in records]
     topics = [str(item_id or index) for index, (item_id, _, _) in enumerate(records)]
-    return ItemSet(name, EVALUATION, str(path), _table(records, [EVALUATION] * len(records), topics), 0)
-
-
-def _read_items(path: Path, text_field: str) -> list[tuple[str | None, str, dict[str, object]]]:
-    if not path.is_file() or format_of(path) is None:
-        raise UserError(f"reference {path}: no such JSON Lines, Parquet or text file; give an existing file")
-    reader = ShardReader(path, FieldMap(text=text_field), Limits())
-    batches: list[Batch] = list(reader)
-    if reader.failed:
-        raise UserError(f"reference {path}: {reader.failure}")
-    records = [
-        (original, text, json.loads(metadata))
-        for batch in batches
-        for original, text, metadata in zip(
-            *(batch.documents[name].to_pylist() for name in ("original_id", "text", "metadata")), strict=True
-        )
+    texts = [
+        text if field == "text" else str(fields["text"]) if isinstance(fields.get("text"), str) else item.whole
+        for (_, text, fields), item in zip(records, items, strict=True)
     ]
+    table = _table(records, [EVALUATION] * len(records), topics).set_column(3, "text", pa.array(texts, pa.string()))
+    table = table.append_column("question", pa.array([item.question for item in items], pa.string()))
+    table = table.append_column("answers", pa.array([list(item.answers) for item in items], pa.list_(pa.string())))
+    table = table.append_column("passage", pa.array([item.passage for item in items], pa.string()))
+    return ItemSet(name, EVALUATION, without_secrets(str(place)), table, dropped)
+
+
+def place_of(settings: EvaluationSet, home: Path) -> str | Path:
+    """Return where a set lies: a URI as it is, or an absolute path (a relative one is relative to ``home``)."""
+    return resolve_root(settings.path, home)
+
+
+def state_of(settings: EvaluationSet, home: Path) -> str:
+    """Return a digest of what a set is read from and how it is compared, for keys; nothing remote is asked.
+
+    Of a remote set only the address counts: pin a revision in it (``hf://datasets/owner/name@revision/...``).
+    """
+    place = place_of(settings, home)
+    if is_remote(place):
+        content: object = str(place)
+    elif Path(place).is_file():
+        content = digest_file(Path(place))
+    elif Path(place).is_dir():
+        content = [[one.relative, one.bytes, one.version] for one in list_files(place, ["**/*"])]
+    else:
+        content = ""
+    return digest([content, settings.model_dump(mode="json", exclude={"path"})])
+
+
+def _files(place: str | Path, shown: str) -> list[str | Path]:
+    """Return the files of a set, in the order of their paths."""
+    local = Path(place)
+    if not is_remote(place) and not local.is_dir():
+        return [local]
+    if is_remote(place) and format_of(file_name(place)):
+        return [place]
+    shards = find_shards(place, ["**/*"], is_corpus_file=lambda _, file: format_of(file.relative) is not None)
+    if not shards:
+        raise UserError(f"{shown}: no file there that can be read; name a JSON Lines or Parquet file or its folder")
+    return [shard.file.path for shard in shards]
+
+
+def _read_items(
+    paths: Sequence[str | Path], text_field: str, shown: str
+) -> tuple[list[tuple[str | None, str, dict[str, object]]], int]:
+    """Return id, text and the other fields of each record, and how many records had no text."""
+    records: list[tuple[str | None, str, dict[str, object]]] = []
+    dropped = 0
+    for path in paths:
+        if not is_remote(path) and (not Path(path).is_file() or format_of(Path(path)) is None):
+            raise UserError(f"{shown}: no such JSON Lines, Parquet or text file; give an existing file")
+        reader = ShardReader(path, FieldMap(text=text_field))
+        for batch in list(reader):
+            columns = (batch.documents[name].to_pylist() for name in ("original_id", "text", "metadata"))
+            records += [(item_id, text, json.loads(metadata)) for item_id, text, metadata in zip(*columns, strict=True)]
+        if reader.failed:
+            raise UserError(f"{shown}: {reader.failure}")
+        dropped += reader.quarantined
     if not records:
-        raise UserError(f"reference {path} is empty: influence needs at least a few items with a '{text_field}' field")
-    return records
+        raise UserError(f"{shown} is empty: it needs at least a few items with a '{text_field}' field")
+    return records, dropped
 
 
 def _fraction(topic: str, seed: int) -> float:

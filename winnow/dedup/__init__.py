@@ -1,1 +1,8 @@
-"""Near-duplicate detection: shingles, MinHash signatures, bands, candidate pairs, exact verification, keepers."""
+"""Near-duplicate detection: shingles, MinHash signatures, bands, candidate pairs, exact verification, keepers.
+
+From arrays and texts in memory: ``winnow.dedup.groups.near_duplicate_groups(ids, keys, texts, threshold)``; its steps
+are ``minhash.signatures``, ``bands.band_keys``, ``candidates.find_candidates``, ``verify.verify_pairs`` and
+``keepers.assign_keepers``. On a store, without Dagster: ``winnow.stages.sketches.sketch_new_documents(store, plan)``,
+``winnow.stages.duplicates.pair_new_documents(store, stage, plan)`` and ``group_duplicates(store, stage, plan,
+priorities)``, with ``plan = winnow.dedup.sketch.make_plan(config.duplicates)``.
+"""

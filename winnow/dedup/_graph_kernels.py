@@ -1,20 +1,18 @@
-"""Compiled loops over pairs of documents: components, keepers and batches. Imported only inside functions."""
+"""Compiled loops over pairs of documents: components, keepers, similarities. Imported only inside functions."""
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
 
 @njit(nogil=True, cache=True)
-def components(edges, documents):
-    """Return for each of N documents the root int64 ``[N]`` of its component; the same root means connected.
+def unite(parent, left, right):
+    """Join the trees of pairs of documents in ``parent`` int32 ``[N]``, which begins as ``0..N - 1``.
 
-    Union by lower position with path halving. Which member is the root depends on the numbering, so callers relabel.
+    Union by lower position with path halving: the root of a component is its smallest member.
     """
-    parent = np.arange(documents)
-    for edge in range(len(edges)):
-        a, b = np.int64(edges[edge, 0]), np.int64(edges[edge, 1])
+    for pair in range(len(left)):
+        a, b = left[pair], right[pair]
         while parent[a] != a:
             parent[a] = parent[parent[a]]
             a = parent[a]
@@ -22,9 +20,29 @@ def components(edges, documents):
             parent[b] = parent[parent[b]]
             b = parent[b]
         parent[max(a, b)] = min(a, b)
-    for i in range(documents):
+
+
+@njit(nogil=True, cache=True)
+def flatten(parent):
+    """Let every document point to the root of its component."""
+    for i in range(len(parent)):
         parent[i] = parent[parent[i]]  # a parent is never above its child, so it is already a root
-    return parent
+
+
+@njit(nogil=True, cache=True)
+def adjacency(left, right, weights, starts, neighbours, similarities):
+    """Fill the adjacency of N documents from pairs: both directions of each, by document.
+
+    ``starts`` int64 ``[N + 1]`` comes in as where the entries of a document begin, and leaves so.
+    """
+    for pair in range(len(left)):
+        for a, b in ((left[pair], right[pair]), (right[pair], left[pair])):
+            neighbours[starts[a]] = b
+            similarities[starts[a]] = weights[pair]
+            starts[a] += 1
+    for i in range(len(starts) - 1, 0, -1):
+        starts[i] = starts[i - 1]
+    starts[0] = 0
 
 
 @njit(nogil=True, cache=True)
@@ -45,24 +63,36 @@ def walk(order, rank, starts, neighbours, weights, keeper, similarity):
         keeper[document] = order[best]
 
 
-@njit(nogil=True, cache=True)
-def batch_bounds(left, right, weights, limit):
-    """Cut a list of pairs into runs whose distinct documents weigh at most ``limit``; return the cuts int64.
+STEPS = 64
+"""Steps of a merge between two looks at whether the threshold can still be reached."""
 
-    A pair that is heavier than the limit by itself gets a run of its own.
+
+@njit(nogil=True, cache=True)
+def jaccard(left, right, starts, ends, hashes, threshold, first, last, out):
+    """Fill ``out`` float64 ``[P]`` with the similarity of sets, -1 where it is certainly below ``threshold``.
+
+    Set i is the sorted ``hashes[starts[i]:ends[i]]``; two empty ones have similarity 0. What bounds a similarity from
+    above is computed as the similarity itself is, and division rounds monotonically: no pair at the threshold is lost.
     """
-    seen = np.full(len(weights), -1, np.int64)
-    cuts = np.empty(len(left) + 1, np.int64)
-    runs, load = 0, 0
-    cuts[0] = 0
-    for pair in range(len(left)):
-        a, b = left[pair], right[pair]
-        extra = (0 if seen[a] == runs else weights[a]) + (0 if seen[b] == runs else weights[b])
-        if load + extra > limit and pair > cuts[runs]:
-            runs += 1
-            cuts[runs] = pair
-            load, extra = 0, weights[a] + weights[b]
-        load += extra
-        seen[a], seen[b] = runs, runs
-    cuts[runs + 1 if len(left) else 0] = len(left)
-    return cuts[: runs + 2 if len(left) else 1].copy()
+    for pair in range(first, last):
+        a, end_a = starts[left[pair]], ends[left[pair]]
+        b, end_b = starts[right[pair]], ends[right[pair]]
+        total, shared = end_a - a + end_b - b, 0
+        if total == 0:
+            out[pair] = 0.0 if threshold <= 0.0 else -1.0
+            continue
+        alive = True
+        while a < end_a and b < end_b:
+            most = shared + min(end_a - a, end_b - b)
+            if most / (total - most) < threshold:
+                alive = False
+                break
+            stop = min(STEPS, end_a - a, end_b - b)
+            for _ in range(stop):
+                # Without branches: which list advances is a coin toss.
+                one, other = hashes[a], hashes[b]
+                shared += int(one == other)
+                a += int(one <= other)
+                b += int(other <= one)
+        similarity = shared / (total - shared)
+        out[pair] = similarity if alive and similarity >= threshold else -1.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.dedup.positions import Positions
 from winnow.errors import UserError
-from winnow.identity import ids_as_keys
 
 
 @dataclass(frozen=True)
@@ -59,34 +59,33 @@ def assign_keepers(
             f"an edge of the duplicate pairs does not join two of the {count} documents; verify the pairs anew"
         )
     low, high = edges.min(axis=1, initial=count), edges.max(axis=1, initial=-1)
-    _, first = np.unique(low * count + high, return_index=True)
-    low, high, weights = low[first], high[first], np.asarray(similarity, np.float64)[first]
+    codes, first = np.unique(low * count + high, return_index=True)
+    low, high, weights = codes // max(count, 1), codes % max(count, 1), np.asarray(similarity, np.float64)[first]
 
     # Adjacency: both directions of every pair, by document.
-    source, target = np.concatenate([low, high]), np.concatenate([high, low])
-    by_source = np.argsort(source, kind="stable")
-    degree = np.bincount(source, minlength=count)
+    degree = np.bincount(low, minlength=count) + np.bincount(high, minlength=count)
     starts = np.concatenate([[0], np.cumsum(degree)])
+    neighbours, similarities = np.empty(2 * len(low), np.int64), np.empty(2 * len(low), np.float64)
+    _graph_kernels.adjacency(low, high, weights, starts, neighbours, similarities)
 
-    keys = ids_as_keys(ids)
-    lengths = np.asarray(characters, np.int64)
+    by_id = np.empty(count, np.int64)
+    by_id[Positions(ids).order] = np.arange(count)
     linked = np.flatnonzero(degree)
-    members = keys[linked]
-    order = linked[
-        np.lexsort((members["low"], members["high"], -lengths[linked], -degree[linked], source_priority[linked]))
-    ]
+    lengths = np.asarray(characters, np.int64)[linked]
+    order = linked[np.lexsort((by_id[linked], -lengths, -degree[linked], source_priority[linked]))]
     rank = np.full(count, count, np.int64)
     rank[order] = np.arange(len(order))
     keeper, kept_similarity = np.arange(count), np.ones(count)
-    _graph_kernels.walk(order, rank, starts, target[by_source], np.tile(weights, 2)[by_source], keeper, kept_similarity)
+    _graph_kernels.walk(order, rank, starts, neighbours, similarities, keeper, kept_similarity)
 
-    component = _graph_kernels.components(np.stack([low, high], axis=1), count)
-    by_id = linked[np.lexsort((members["low"], members["high"]))]
-    roots, smallest = np.unique(component[by_id], return_index=True)
-    label = np.arange(count)
-    label[roots] = by_id[smallest]
+    # The root of a component is its lowest position in the order of ids.
+    parent = np.arange(count, dtype=np.int32)
+    _graph_kernels.unite(parent, by_id[low], by_id[high])
+    _graph_kernels.flatten(parent)
+    of_id = np.empty(count, np.int64)
+    of_id[by_id] = np.arange(count)
     return Keepers(
-        component=label[component],
+        component=of_id[parent[by_id]],
         keeper=keeper.astype(np.int32),
         similarity=kept_similarity,
         group_size=np.bincount(keeper, minlength=count)[keeper].astype(np.int32),

@@ -1,80 +1,103 @@
-"""MinHash signatures, bit-identical to datasketch 2's, from text in one compiled pass.
+"""Signatures of texts under one of the schemes of ``winnow.dedup.schemes``, in one compiled pass.
 
-A signature keeps, for each of K permutations, the least permuted hash of a text's shingles; two texts agree in a
-position with probability equal to the Jaccard similarity of their shingle sets (Broder 1997). Shingles are hashed by
-xxh32 with seed 0; permutation k maps ``h`` to ``a[k] * fmix32(h) + b[k] mod 2**32`` with ``a[k]`` odd, which is
-datasketch's scheme ``affine32``, parameters included.
+A signature has K values; two texts agree in a position with probability equal to the Jaccard similarity of their
+shingle sets (Broder 1997).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from winnow.dedup.shingles import SHINGLE_WORDS, check_shingle_words, over_ranges, text_buffers, word_table
+from winnow.dedup.normalizations import rules
+from winnow.dedup.schemes import scheme
+from winnow.dedup.shingles import DEFAULT_SHINGLING, Shingling, normalising_buffers, over_ranges
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
     from datasketch import LeanMinHash
 
-# Stored with every signature: signatures of different schemes must never be compared.
-SCHEME = "datasketch-affine32/xxh32/words5/1"
-NUM_PERM = 128
-SEED = 1
+
+@dataclass(frozen=True)
+class Sketching:
+    """How a text becomes a signature: its shingles, the scheme of the values, their number and the seed.
+
+    Raises ``UserError`` for an unknown scheme, fewer than 1 permutation or a seed outside 0 .. 2**32 - 1.
+    """
+
+    shingling: Shingling = DEFAULT_SHINGLING
+    scheme: str = "winnow"
+    permutations: int = 128
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        scheme(self.scheme)
+        if self.permutations < 1 or not 0 <= self.seed < 1 << 32:
+            raise UserError(
+                f"permutations is {self.permutations} and the seed {self.seed}; a signature has at least 1 permutation "
+                "(128 is usual), and a seed is below 2**32"
+            )
+
+    @property
+    def name(self) -> str:
+        """Everything that two comparable signatures share; stored with them, since the values do not tell."""
+        return f"{scheme(self.scheme).label}/{self.shingling.name}/{self.permutations}x{self.seed}"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of a signature's values: uint32, or uint64 for ``datatrove``."""
+        return np.dtype(scheme(self.scheme).dtype)
+
+
+DEFAULT_SKETCHING = Sketching()
 
 
 def signatures(
-    texts: pa.Array | pa.ChunkedArray,
-    num_perm: int = NUM_PERM,
-    seed: int = SEED,
-    shingle_words: int = SHINGLE_WORDS,
-    threads: int | None = None,
+    texts: pa.Array | pa.ChunkedArray, sketching: Sketching = DEFAULT_SKETCHING, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the MinHash signatures of texts and which texts have one.
+    """Return the signatures of texts and which texts have one.
 
-    ``texts``: string or large_string, N rows. Returns ``signatures`` uint32 ``[N, num_perm]`` and ``present`` bool
-    ``[N]``; a null or a text without words is not present, its row is all ones and must not be banded. Equal to
-    ``datasketch.MinHash(num_perm, seed, hashfunc=xxhash.xxh32_intdigest, scheme="affine32")`` updated with the shingles
-    of ``winnow.dedup.shingles``. ``SCHEME`` names the result for the default ``shingle_words`` only.
-    Raises ``UserError`` for another Arrow type, or for ``num_perm`` or ``shingle_words`` below 1.
+    ``texts``: string or large_string, N rows. Returns ``signatures`` ``[N, K]`` of ``sketching.dtype`` and ``present``
+    bool ``[N]``; a null, a text without units, or under ``datatrove`` one shorter than a shingle is not present, its
+    row is all ones and must not be banded. ``datasketch`` equals ``datasketch.MinHash(K, seed,
+    hashfunc=xxhash.xxh32_intdigest, scheme="affine32")`` updated with the shingles of ``one_text.joined_shingles``,
+    ``datasketch-legacy`` the same with ``scheme="legacy"``, ``datatrove`` the signature stage of datatrove with xxhash
+    of 64 bits over the same words.
+    Raises ``UserError`` for another Arrow type.
     """
-    from winnow.dedup import _kernels
+    from winnow.dedup import _minhash_kernels
 
-    check_shingle_words(shingle_words)
-    if num_perm < 1:
-        raise UserError(f"num_perm is {num_perm}; a signature has at least 1 permutation (128 is usual)")
-    a, b = permutations(num_perm, seed)
-    table = word_table()
-    out = np.full((len(texts), num_perm), 0xFFFFFFFF, np.uint32)
+    rule, size = scheme(sketching.scheme), sketching.shingling.size
+    compiled = rules(sketching.shingling.normalization, sketching.shingling.unit).compiled
+    kernel = getattr(_minhash_kernels, rule.kernel)
+    a, b = rule.parameters(sketching.permutations, sketching.seed)
+    least = size if rule.whole_shingles else 1
+    out = np.full((len(texts), sketching.permutations), np.iinfo(rule.dtype).max, rule.dtype)
     present = np.zeros(len(texts), np.bool_)
     done = 0
-    for data, offsets in text_buffers(texts, threads):
+    for data, offsets, ready in normalising_buffers(texts, sketching.shingling, threads):
         rows = slice(done, done + len(offsets) - 1)
 
         def part(
-            first: int, last: int, data: np.ndarray = data, offsets: np.ndarray = offsets, rows: slice = rows
+            first: int,
+            last: int,
+            data: np.ndarray = data,
+            offsets: np.ndarray = offsets,
+            ready: np.ndarray = ready,
+            rows: slice = rows,
         ) -> None:
-            _kernels.signatures(data, offsets, first, last, table, shingle_words, a, b, out[rows], present[rows])
+            kernel(data, offsets, first, last, ready, compiled, size, least, a, b, out[rows], present[rows])
 
         over_ranges(part, offsets, threads)
         done = rows.stop
     return out, present
 
 
-@lru_cache(maxsize=8)
-def permutations(num_perm: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return datasketch's multipliers and shifts for a seed, each uint32 ``[num_perm]``."""
-    from datasketch import MinHash
-
-    a, b = MinHash(num_perm=num_perm, seed=seed, scheme="affine32").permutations
-    return np.ascontiguousarray(a, np.uint32), np.ascontiguousarray(b, np.uint32)
-
-
-def to_lean(signature: np.ndarray, seed: int = SEED) -> LeanMinHash:
-    """Wrap one signature uint32 ``[K]`` as a datasketch ``LeanMinHash``, e.g. to query an existing LSH index."""
+def to_lean(signature: np.ndarray, seed: int = 1) -> LeanMinHash:
+    """Wrap one signature uint32 ``[K]`` of scheme ``datasketch`` as a ``LeanMinHash``, e.g. to query an LSH index."""
     from datasketch import LeanMinHash
 
     return LeanMinHash(seed=seed, hashvalues=np.asarray(signature, np.uint32), scheme="affine32")

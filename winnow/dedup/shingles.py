@@ -1,108 +1,136 @@
-"""Words and shingles of texts, straight from Arrow buffers.
+"""Shingles of texts, straight from Arrow buffers to sets of hashes.
 
-The words of a text are ``re.findall(r"\\w+", text.lower())`` in Python's Unicode; a shingle is 5 consecutive words
-joined by one space, as UTF-8. A text of 1 to 4 words is one shingle, those words joined. A text without words has no
-shingle and therefore no signature: it is never a near-duplicate of anything (equal texts share a doc_id anyway).
-
-Letters and their lower case are those of the running Python (``unicodedata.unidata_version``); interpreters of
-different Unicode versions can differ on recently added scripts only.
+A text is normalised into words, words are cut into units, and a shingle is ``size`` consecutive units (``winnow.dedup
+.normalizations``). A text of fewer units is one shingle of all it has. A text without units has no shingle: it is never
+a near-duplicate of anything (equal texts share a doc_id anyway).
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from winnow.dedup.normalizations import rules, units, words
 from winnow.errors import UserError
 
-SHINGLE_WORDS = 5
 RANGE_BYTES = 4 << 20  # text that a kernel call takes: long enough to hide the call, short enough to balance threads
 
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class Shingling:
+    """What a shingle is: ``size`` consecutive units of a text normalised as ``normalization`` names.
+
+    ``unit``: ``words``, ``characters`` (code points of the words joined by one space) or ``tokens`` (runs of letters,
+    runs of numbers, single other characters). Raises ``UserError`` for unknown names or a size below 1.
+    """
+
+    normalization: str = "datasketch-words"
+    unit: str = "words"
+    size: int = 5
+
+    def __post_init__(self) -> None:
+        units("", self.normalization, self.unit)
+        if self.size < 1:
+            raise UserError(f"the shingle size is {self.size}; a shingle has at least 1 unit (5 words are usual)")
+
+    @property
+    def name(self) -> str:
+        """Everything that two comparable sets of shingles share, with the version of its definition."""
+        return f"{self.normalization}/{self.unit}{self.size}/1"
+
+
+DEFAULT_SHINGLING = Shingling()
+
+
 def shingle_hashes(
-    texts: pa.Array | pa.ChunkedArray, shingle_words: int = SHINGLE_WORDS, threads: int | None = None
+    texts: pa.Array | pa.ChunkedArray, shingling: Shingling = DEFAULT_SHINGLING, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted distinct 64-bit hashes of every text's shingles, for exact Jaccard similarity.
 
-    ``texts``: string or large_string, N rows; a null counts as a text without words. Returns ``offsets`` int64
-    ``[N + 1]`` and ``hashes`` uint64 ``[offsets[N]]``; text i owns ``hashes[offsets[i]:offsets[i + 1]]``, none if it
-    has no words. The hash is xxh64 with seed 0. Two different shingles of a pair of texts collide with probability
-    under n**2 / 2**65 for n shingles in all (3e-10 for two texts of 50,000 words): the similarity is exact in practice.
-    Raises ``UserError`` for another Arrow type or for ``shingle_words`` below 1.
+    ``texts``: string or large_string, N rows; a null counts as an empty text. Returns ``offsets`` int64 ``[N + 1]`` and
+    ``hashes`` uint64 ``[offsets[N]]``; text i owns ``hashes[offsets[i]:offsets[i + 1]]``, none if it has no units. The
+    hash is ``winnow.dedup.one_text.rolled_hashes``. Two different shingles of a pair of texts collide with probability
+    about n**2 / 2**65 for n shingles in all (3e-10 for two texts of 50,000 words): the similarity is exact in practice.
+    Raises ``UserError`` for another Arrow type.
     """
-    from winnow.dedup import _kernels
+    from winnow.dedup import _shingle_kernels
 
-    check_shingle_words(shingle_words)
+    tables = rules(shingling.normalization, shingling.unit)
     lengths, parts = [np.zeros(1, np.int64)], []
-    for data, offsets in text_buffers(texts, threads):
+    for data, offsets, ready in normalising_buffers(texts, shingling, threads):
         counts = np.zeros(len(offsets) - 1, np.int64)
 
         def part(
-            first: int, last: int, data: np.ndarray = data, offsets: np.ndarray = offsets, counts: np.ndarray = counts
+            first: int,
+            last: int,
+            data: np.ndarray = data,
+            offsets: np.ndarray = offsets,
+            ready: np.ndarray = ready,
+            counts: np.ndarray = counts,
         ) -> np.ndarray:
-            return _kernels.shingle_hashes(data, offsets, first, last, word_table(), shingle_words, counts)
+            return _shingle_kernels.shingle_hashes(
+                data, offsets, first, last, ready, tables.compiled, shingling.size, counts
+            )
 
         parts += over_ranges(part, offsets, threads)
         lengths.append(counts)
     return np.cumsum(np.concatenate(lengths)), np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-def shingles(text: str, shingle_words: int = SHINGLE_WORDS) -> list[bytes]:
-    """Return the shingles of one text in their order, repeats included, as the kernels cut them."""
-    from winnow.dedup import _kernels
+def normalising_buffers(
+    texts: pa.Array | pa.ChunkedArray, shingling: Shingling, threads: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield per chunk bytes uint8, offsets int64 ``[n + 1]`` and which texts are normalised already, bool ``[n]``.
 
-    check_shingle_words(shingle_words)
-    ((data, offsets),) = text_buffers(pa.array([text], pa.large_string()), 1)
-    out, starts = _kernels.scratch(offsets, 0, 1)
-    words, _ = _kernels.normalise(data, 0, len(data), word_table(), out, starts)
-    raw, width = out.tobytes(), min(words, shingle_words)
-    return [raw[starts[s] : starts[s + width] - 1] for s in range(words - width + 1)] if words else []
-
-
-def check_shingle_words(shingle_words: int) -> None:
-    """Raise ``UserError`` unless a shingle has at least one word."""
-    if shingle_words < 1:
-        raise UserError(f"shingle_words is {shingle_words}; a shingle has at least 1 word (5 is usual)")
-
-
-def text_buffers(
-    texts: pa.Array | pa.ChunkedArray, threads: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield per chunk the bytes uint8 and the offsets int64 ``[n + 1]`` of its texts, nulls as empty texts.
-
-    No copy of the bytes is made, except for a chunk in which a text holds 'İ' or 'Σ': Python itself lowers those texts.
+    Normalised are the texts that Python has to do, because a character's result depends on its neighbours; the bytes of
+    a chunk without such texts are not copied.
     """
-    from winnow.dedup import _kernels
+    from winnow.dedup import _text_kernels
 
+    tables = rules(shingling.normalization, shingling.unit)
     for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-        if not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type)):
-            raise UserError(f"the texts are of type {chunk.type}; expected string or large_string (cast the column)")
-        data, offsets = _buffers(chunk)
-        special = np.zeros(len(chunk), np.bool_)
+        data, offsets = text_buffers(chunk)
+        special = np.zeros(len(offsets) - 1, np.bool_)
 
         def scan(
             first: int, last: int, data: np.ndarray = data, offsets: np.ndarray = offsets, special: np.ndarray = special
         ) -> None:
-            _kernels.needs_python_lower(data, offsets, first, last, special)
+            _text_kernels.find_special(data, offsets, first, last, tables.flags, tables.marks, special)
 
         over_ranges(scan, offsets, threads)
         if special.any():
+            import pyarrow.compute as pc  # slow to import, and seldom needed
+
             mask = pa.array(special)
-            lowered = [text.lower() for text in chunk.filter(mask).to_pylist()]
-            data, offsets = _buffers(
-                pc.replace_with_mask(chunk.cast(pa.large_string()), mask, pa.array(lowered, pa.large_string()))
-            )
-        yield data, offsets
+            plain = [" ".join(words(text, shingling.normalization)) for text in chunk.filter(mask).to_pylist()]
+            large = chunk.cast(pa.large_string())
+            data, offsets = text_buffers(pc.replace_with_mask(large, mask, pa.array(plain, pa.large_string())))
+        yield data, offsets, special
+
+
+def text_buffers(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes uint8 and the offsets int64 ``[N + 1]`` of a string array, nulls as empty texts, without a copy.
+
+    Raises ``UserError`` for another Arrow type.
+    """
+    if not (pa.types.is_string(chunk.type) or pa.types.is_large_string(chunk.type)):
+        raise UserError(f"the texts are of type {chunk.type}; expected string or large_string (cast the column)")
+    if chunk.null_count:
+        chunk = chunk.fill_null("")
+    _, offsets, data = chunk.buffers()
+    if not len(chunk) or offsets is None:
+        return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64)
+    kind = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
+    raw = np.frombuffer(offsets, kind)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
+    return np.frombuffer(data or b"", np.uint8), raw
 
 
 def over_ranges(kernel: Callable[[int, int], Result], offsets: np.ndarray, threads: int | None = None) -> list[Result]:
@@ -124,31 +152,3 @@ def over_ranges(kernel: Callable[[int, int], Result], offsets: np.ndarray, threa
 def usable_cores() -> int:
     """Return the cores this process may use, which in a container or a batch job are fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@lru_cache(maxsize=1)
-def word_table() -> np.ndarray:
-    """Return int32 ``[0x110000]``: a code point's lower case if that is a word character, else 0.
-
-    'İ' and 'Σ' have no single lower case that holds in every context; :func:`text_buffers` takes them out first.
-    """
-    every = "".join(map(chr, range(0x110000))).replace("İ", " ").replace("Σ", " ")
-    lower = every.lower()
-    table = np.frombuffer(lower.encode("utf-32-le", "surrogatepass"), dtype=np.int32).copy()
-    word = np.zeros(len(table), np.bool_)
-    for match in re.finditer(r"\w+", lower):
-        word[match.start() : match.end()] = True
-    table[~word] = 0
-    return table
-
-
-def _buffers(chunk: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bytes and the int64 offsets of one string array without copying the bytes."""
-    if chunk.null_count:
-        chunk = chunk.fill_null("")
-    _, offsets, data = chunk.buffers()
-    if not len(chunk) or offsets is None:
-        return np.frombuffer(b"", np.uint8), np.zeros(1, np.int64)
-    kind = np.int64 if pa.types.is_large_string(chunk.type) else np.int32
-    raw = np.frombuffer(offsets, kind)[chunk.offset : chunk.offset + len(chunk) + 1].astype(np.int64)
-    return np.frombuffer(data or b"", np.uint8), raw

@@ -1,20 +1,44 @@
-"""Exact Jaccard similarity of candidate pairs, in batches that bound the memory."""
+"""Exact Jaccard similarity of candidate pairs: every text is read and hashed once, in bounded memory.
+
+The documents of all candidate pairs are read in one sequential pass, whatever order their reader has. Their shingle
+hashes stay in memory up to a budget, and beyond it go to one scratch file. Pairs are then compared block by block:
+documents are ordered by the component of candidate pairs that they are in, so that nearly every pair is inside a block.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from winnow.dedup.shingles import SHINGLE_WORDS, over_ranges, shingle_hashes
+from winnow.dedup.pair_spool import PairSpool
+from winnow.dedup.positions import unpack
+from winnow.dedup.scratch_file import ScratchFile
+from winnow.dedup.shingles import DEFAULT_SHINGLING, Shingling, over_ranges, shingle_hashes
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 256 << 20
+HELD_BYTES = 384 << 20
+
+Reader = Callable[[np.ndarray], Iterable[tuple[np.ndarray, "pa.Array | pa.ChunkedArray"]]]
+"""``read(positions)`` gives (positions, texts) of sorted distinct positions int32, in any order and batches."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Pairs that reach the threshold: ``codes`` uint64 ``[P]`` ascending, ``similarity`` float64 ``[P]``, exact.
+
+    ``candidates`` is how many distinct pairs were compared.
+    """
+
+    codes: np.ndarray
+    similarity: np.ndarray
+    candidates: int
 
 
 def jaccard(
@@ -25,54 +49,194 @@ def jaccard(
     ``left`` and ``right``: integer ``[P]`` rows of the sets; ``offsets`` int64 ``[N + 1]`` and ``hashes`` uint64 as
     from ``winnow.dedup.shingles.shingle_hashes``. A pair of empty sets has similarity 0.
     """
-    from winnow.dedup import _kernels
-
-    left, right = np.asarray(left, np.int64), np.asarray(right, np.int64)
-    out = np.empty(len(left), np.float64)
-    sizes = np.diff(offsets)
-    weights = np.concatenate([[0], np.cumsum(sizes[left] + sizes[right] + 1)])
-    over_ranges(lambda a, b: _kernels.jaccard(left, right, offsets, hashes, a, b, out), weights, threads)
-    return out
-
-
-def pair_batches(left: np.ndarray, right: np.ndarray, sizes: np.ndarray, limit: int) -> Iterator[slice]:
-    """Yield the slices that cut a list of pairs into batches whose distinct documents have at most ``limit`` bytes.
-
-    ``left`` and ``right``: integer ``[P]`` positions into ``sizes`` int64 ``[N]`` (bytes). A pair above the limit is a
-    batch by itself. Sorted pairs share documents with their neighbours, so they need the fewest batches.
-    """
-    from winnow.dedup import _graph_kernels
-
-    bounds = _graph_kernels.batch_bounds(
-        np.asarray(left, np.int64), np.asarray(right, np.int64), np.asarray(sizes, np.int64), int(limit)
-    ).tolist()
-    for first, last in pairwise(bounds):
-        yield slice(first, last)
+    return _compare(np.asarray(left), np.asarray(right), _Block(offsets, hashes), 0.0, threads)
 
 
 def verify_pairs(
-    left: np.ndarray,
-    right: np.ndarray,
-    sizes: np.ndarray,
-    read_texts: Callable[[np.ndarray], pa.Array | pa.ChunkedArray],
-    shingle_words: int = SHINGLE_WORDS,
-    batch_bytes: int = BATCH_BYTES,
+    pairs: PairSpool,
+    count: int,
+    read: Reader,
+    threshold: float,
+    shingling: Shingling = DEFAULT_SHINGLING,
+    scratch: Path | None = None,
+    held_bytes: int = HELD_BYTES,
     threads: int | None = None,
-) -> np.ndarray:
-    """Return the exact Jaccard similarity float64 ``[P]`` of candidate pairs, reading each batch's texts once.
+) -> Verified:
+    """Return the pairs of ``count`` documents whose exact Jaccard similarity reaches ``threshold``.
 
-    ``left`` and ``right``: integer ``[P]`` positions of documents, best sorted; ``sizes`` int64 ``[N]`` their bytes.
-    ``read_texts(positions)`` returns the texts (string or large_string) of sorted distinct positions int64, in order.
-    Memory: the texts and hashes of a batch, about ``3 * batch_bytes``.
+    ``scratch`` is the folder for what ``held_bytes`` of shingle hashes do not hold (None: all stays in memory).
+    Memory: ``held_bytes``, a chunk of pairs, and 16 bytes a document and verified pair.
     """
-    left, right = np.asarray(left, np.int64), np.asarray(right, np.int64)
-    out = np.empty(len(left), np.float64)
+    from winnow.dedup import _graph_kernels
+
+    parent, wanted, compared = np.arange(count, dtype=np.int32), np.zeros(count, np.bool_), 0
+    for codes in pairs.chunks():
+        left, right = unpack(codes)
+        wanted[left] = wanted[right] = True
+        _graph_kernels.unite(parent, left, right)
+        compared += len(codes)
+    _graph_kernels.flatten(parent)
+    documents = np.flatnonzero(wanted)
+    rank = np.full(count, -1, np.int32)
+    rank[documents[np.argsort(parent[documents], kind="stable")]] = np.arange(len(documents), dtype=np.int32)
+    del parent, wanted
     began = time.monotonic()
-    for batch in pair_batches(left, right, sizes, batch_bytes):
-        documents, local = np.unique(np.concatenate([left[batch], right[batch]]), return_inverse=True)
-        offsets, hashes = shingle_hashes(read_texts(documents), shingle_words, threads)
-        half = batch.stop - batch.start
-        out[batch] = jaccard(local[:half], local[half:], offsets, hashes, threads)
-        rate = batch.stop / max(time.monotonic() - began, 1e-9)
-        log.info("verified %d of %d candidate pairs, %.0f pairs/s", batch.stop, len(left), rate)
+    with _ShingleSets(len(documents), scratch, held_bytes) as sets:
+        if len(documents):
+            for places, texts in read(documents.astype(np.int32)):
+                sets.add(rank[places], *shingle_hashes(texts, shingling, threads))
+        sets.end()
+        log.info("%d documents shingled in %.1f s", len(documents), time.monotonic() - began)
+        kept = [_verify(codes, rank, sets, threshold, threads) for codes in pairs.chunks()]
+    log.info("%d candidate pairs verified in %.1f s", compared, time.monotonic() - began)
+    return Verified(
+        np.concatenate([np.zeros(0, np.uint64), *(codes for codes, _ in kept)]),
+        np.concatenate([np.zeros(0, np.float64), *(similarity for _, similarity in kept)]),
+        compared,
+    )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Shingle sets: set i is ``hashes[offsets[i]:offsets[i + 1]]``, or ends at ``ends[i]`` where they lie apart."""
+
+    offsets: np.ndarray
+    hashes: np.ndarray
+    ends: np.ndarray | None = None
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return (self.offsets[:-1], self.offsets[1:]) if self.ends is None else (self.offsets, self.ends)
+
+
+def _compare(left: np.ndarray, right: np.ndarray, block: _Block, threshold: float, threads: int | None) -> np.ndarray:
+    from winnow.dedup import _graph_kernels
+
+    left, right = left.astype(np.int64), right.astype(np.int64)
+    out = np.empty(len(left), np.float64)
+    starts, ends = block.bounds
+    sizes = ends - starts
+    weights = np.concatenate([[0], np.cumsum(4 * (sizes[left] + sizes[right] + 1))])
+
+    def part(first: int, last: int) -> None:
+        _graph_kernels.jaccard(left, right, starts, ends, block.hashes, threshold, first, last, out)
+
+    over_ranges(part, weights, threads)
     return out
+
+
+def _together(one: _Block, other: _Block) -> _Block:
+    both = zip(one.bounds, other.bounds, strict=True)
+    starts, ends = (np.concatenate([a, b + len(one.hashes)]) for a, b in both)
+    return _Block(starts, np.concatenate([one.hashes, other.hashes]), ends)
+
+
+def _verify(
+    codes: np.ndarray, rank: np.ndarray, sets: _ShingleSets, threshold: float, threads: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return those of the pairs that reach the threshold, in their order."""
+    left, right = (rank[side] for side in unpack(codes))
+    cuts = sets.cuts
+    similarity = np.empty(len(codes), np.float64)
+    if len(cuts) == 2:
+        similarity = _compare(left, right, sets.load(0, cuts[1]), threshold, threads)
+    else:
+        block_left = np.searchsorted(cuts, left, "right") - 1
+        block_right = np.searchsorted(cuts, right, "right") - 1
+        low, high = np.minimum(block_left, block_right), np.maximum(block_left, block_right)
+        order = np.lexsort((high, low))
+        edges = np.flatnonzero(np.diff(low[order]) | np.diff(high[order])) + 1
+        for rows in np.split(order, edges):
+            one, other = int(low[rows[0]]), int(high[rows[0]])
+            block, base = sets.load(cuts[one], cuts[one + 1]), np.full(len(cuts), cuts[one])
+            if other != one:
+                second = sets.load(cuts[other], cuts[other + 1])
+                base[other] = cuts[other] - (cuts[one + 1] - cuts[one])
+                block = _together(block, second)
+            similarity[rows] = _compare(
+                left[rows] - base[block_left[rows]], right[rows] - base[block_right[rows]], block, threshold, threads
+            )
+    found = similarity >= threshold
+    return codes[found], similarity[found]
+
+
+class _ShingleSets:
+    """Shingle sets of documents by rank, written once in batches and read back in ranges of ranks."""
+
+    def __init__(self, count: int, scratch: Path | None, held_bytes: int) -> None:
+        self.scratch, self.held_bytes = scratch, held_bytes
+        self._sizes = np.zeros(count, np.int64)
+        self._segments: list[tuple[np.ndarray, np.ndarray, np.ndarray | int]] = []  # ranks, offsets, hashes or place
+        self._bytes = 0
+        self._file: ScratchFile | None = None
+        self._loaded: tuple[int, int, _Block] | None = None
+        self.cuts = np.zeros(0, np.int64)
+
+    def __enter__(self) -> _ShingleSets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._segments.clear()
+        self._loaded = None
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, ranks: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> None:
+        """Take the sets of a batch of documents: set i is ``hashes[offsets[i]:offsets[i + 1]]``."""
+        order = np.argsort(ranks)
+        sizes = np.diff(offsets)[order]
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        # The position in the old order of every hash in the new one.
+        hashes = hashes[np.repeat(offsets[:-1][order] - ends[:-1], sizes) + np.arange(ends[-1])]
+        self._sizes[ranks[order]] = sizes
+        self._segments.append((ranks[order], ends, hashes))
+        self._bytes += hashes.nbytes
+        if self.scratch is not None and self._bytes > self.held_bytes:
+            self._write_out(self.scratch)
+
+    def end(self) -> None:
+        """Take no more: cut the ranks into blocks of at most half the budget each, or hold all as one.
+
+        ``cuts`` int64 are then the first ranks of the blocks, and the end.
+        """
+        if self._file is None or self.scratch is None:
+            self.cuts = np.array([0, len(self._sizes)])
+            self.load(0, len(self._sizes))
+            self._segments.clear()
+        else:
+            self._write_out(self.scratch)
+            load = np.cumsum(8 * self._sizes) // max(1, self.held_bytes // 2)
+            self.cuts = np.concatenate([[0], np.flatnonzero(np.diff(load)) + 1, [len(self._sizes)]])
+
+    def load(self, first: int, last: int) -> _Block:
+        """Return the sets of ranks ``first <= rank < last``; the last one asked for is held."""
+        last = min(last, len(self._sizes))
+        if self._loaded is not None and self._loaded[:2] == (first, last):
+            return self._loaded[2]
+        self._loaded = None
+        sizes = self._sizes[first:last]
+        hashes = np.empty(int(sizes.sum()), np.uint64)
+        starts, filled = np.zeros(last - first, np.int64), 0
+        for ranks, offsets, held in self._segments:
+            rows = slice(*np.searchsorted(ranks, [first, last]))
+            begin, end = int(offsets[rows.start]), int(offsets[rows.stop])
+            self._copy(held, begin, hashes[filled : filled + end - begin])
+            starts[ranks[rows] - first] = filled + offsets[rows.start : rows.stop] - begin
+            filled += end - begin
+        block = _Block(starts, hashes, starts + sizes)
+        self._loaded = first, last, block
+        return block
+
+    def _write_out(self, scratch: Path) -> None:
+        if self._file is None:
+            self._file = ScratchFile(scratch, "shingles-")
+        for i, (ranks, offsets, held) in enumerate(self._segments):
+            if isinstance(held, np.ndarray):
+                self._segments[i] = (ranks, offsets, self._file.append(held))
+        self._bytes = 0
+
+    def _copy(self, held: np.ndarray | int, begin: int, out: np.ndarray) -> None:
+        if isinstance(held, np.ndarray):
+            out[:] = held[begin : begin + len(out)]
+        elif self._file is not None:
+            self._file.fill(held + 8 * begin, out)

@@ -34,7 +34,7 @@ def initial_checkpoint(config: Config) -> str:
 
     A given checkpoint whose files are written anew is another one too.
     """
-    settings = config.semantic("model")
+    settings = config.semantic_settings("model")
     if config.model.checkpoint:
         files = [(str(file), (status := file.stat()).st_size, status.st_mtime_ns) for file in _weights(config)]
         return GIVEN + digest([config.model.checkpoint, files, settings])[:8]

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from winnow.config import Config
-from winnow.contamination.ngrams import build_index, contaminated, find_overlap
+from winnow.contamination.judge import compare_all
 from winnow.dedup.sketch import make_plan
 from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.mixture.manifest_files import read_manifest, verify_manifest
 from winnow.stages.checkpoints import stored_checkpoint
+from winnow.stages.contamination import common_ngrams, waiting_sets
 from winnow.stages.duplicates import pairs_among
 from winnow.stages.manifests import funnel, funnel_problems, manifest_row
-from winnow.stages.references import stored_sets
 from winnow.store.judgements import texts_of
 from winnow.store.store import Store
 
@@ -71,19 +72,20 @@ def check_manifest(store: Store, config: Config, version: str | None = None) -> 
     ]  # fmt: skip
 
 
-PLACE = ("position", "longest_match")
-
-
 def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
-    settings = config.contamination
     found = []
-    sets = [(one.name, build_index(one.texts(), settings.ngram)) for one in stored_sets(store)]
+    sets = waiting_sets(store, config.contamination)
+    comparisons = [one.comparison() for one in sets]
+    common = {one.found.name: common_ngrams(store, one) for one in sets}
     for texts in texts_of(store, documents):
-        for name, index in sets:
-            overlap = find_overlap(texts["text"], index)
-            leaking = overlap.filter(pa.array(contaminated(overlap, index, settings.min_words)))
-            for position, longest in zip(*(leaking[column].to_pylist() for column in PLACE), strict=True):
-                found.append(f"{texts['doc_id'][position].as_py()} shares {longest} words in a row with {name}")
+        for comparison, overlap in zip(comparisons, compare_all(texts, comparisons), strict=True):
+            rows = overlap.documents.filter(overlap.documents["contaminated"])
+            if comparison.rule.method == "gpt3":
+                rare = overlap.ngrams.filter(pc.invert(pc.is_in(overlap.ngrams["ngram"], common[comparison.name])))
+                ids = set(rare["doc_id"].to_pylist())
+                rows = rows.filter(pa.array([doc in ids for doc in rows["doc_id"].to_pylist()], pa.bool_()))
+            for row in rows.select(["doc_id", "longest_match"]).to_pylist():
+                found.append(f"{row['doc_id']} shares {row['longest_match']} words in a row with {comparison.name}")
     return "; ".join(sorted(found)[:5])
 
 

@@ -55,7 +55,9 @@ class Clustering:
 def clustering_key(config: Config, model: str) -> str:
     """Return the key that pins a clustering: encoder, settings, and which corpus locations it was fitted for."""
     locations = config.corpus.model_dump(mode="json")["locations"]
-    return stage_key("clustering", CLUSTERING_VERSION, model=model, locations=locations, **config.semantic("clusters"))
+    return stage_key(
+        "clustering", CLUSTERING_VERSION, model=model, locations=locations, **config.semantic_settings("clusters")
+    )
 
 
 def current_clustering(store: Store, config: Config, model: str) -> Clustering | None:

@@ -56,7 +56,7 @@ WHERE rank = 1
 """The canonical occurrence: smallest (source priority, source, original id, uri, row)."""
 
 
-DERIVED = ("duplicate_pairs", "duplicates", "clusters")
+DERIVED = ("duplicate_pairs", "duplicates", "semantic_duplicates", "clusters")
 """Stages whose tables follow the corpus: their rows were changed here, so no earlier key says that they are done."""
 
 

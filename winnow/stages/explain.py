@@ -93,13 +93,16 @@ def explain_document(connection: Connection, name: str, version: str | None = No
         ),
         "contamination": rows(
             """
-            SELECT c.evaluation_set, c.longest_match, c.coverage, c.contaminated, i.item_id,
+            SELECT c.evaluation_set, c.method, c.part, c.longest_match, c.matched_words, c.score, c.required,
+                   c.answer_near, c.coverage, c.contaminated, coalesce(i.item_id, c.item::VARCHAR) AS item_id,
+                   (SELECT count(*) FROM contamination_items m WHERE m.doc_id = c.doc_id
+                    AND m.evaluation_set = c.evaluation_set AND m.version = c.version) AS items,
                    substr(t.text, c.span_start::BIGINT + 1, c.span_end - c.span_start) AS shared_text
             FROM contamination c
             LEFT JOIN reference_sets s ON s.reference = c.evaluation_set
             LEFT JOIN reference_items i ON i.digest = s.digest AND i.item = c.item
             LEFT JOIN texts t USING (doc_id)
-            WHERE doc_id = $doc ORDER BY c.longest_match DESC
+            WHERE doc_id = $doc ORDER BY c.contaminated DESC, c.score DESC, c.longest_match DESC
             """
         ),
         "cluster": rows(

@@ -14,6 +14,7 @@ from winnow.stages.checkpoints import StoredCheckpoint, stored_checkpoint
 from winnow.stages.clusters import Clustering, stored_clustering
 from winnow.stages.pool import Pool, candidate_pool
 from winnow.stages.references import StoredSet, stored_reference
+from winnow.stages.semantic import require_semantic
 from winnow.store.judgements import pending
 from winnow.store.stage import stage_key
 from winnow.store.store import Connection, Store
@@ -42,7 +43,7 @@ class Loop:
 
     def key(self, stage: str, version: str, *sections: str, **more: Any) -> str:
         """Return a stage key over :attr:`inputs`, the influence settings and the named configuration sections."""
-        settings = self.config.semantic("influence", *sections)
+        settings = self.config.semantic_settings("influence", *sections)
         return stage_key(stage, version, **self.inputs, settings=settings, seed=self.config.selection.seed, **more)
 
     def arms(self) -> Arms:
@@ -55,10 +56,12 @@ def judged_versions(config: Config, encoder_location: str) -> list[tuple[str, st
     """Return table, version column and present version of every judgement that the ``ingest`` job makes."""
     from winnow.embed.encoder import encoder_digest, resolve_encoder
 
+    plan = make_plan(config.duplicates)
     encoder = encoder_digest(resolve_encoder(encoder_location), config.encoder.dtype, config.encoder.max_tokens)
     return [
         ("signals", "version", quality_version(config.quality)),
-        ("sketches", "scheme", make_plan(config.duplicates).scheme),
+        ("sketches", "scheme", plan.sketch_scheme),
+        ("bands", "scheme", plan.scheme),
         ("embeddings", "model", encoder),
     ]
 
@@ -94,5 +97,6 @@ def open_loop(store: Store, config: Config, checkpoint: str) -> Loop:
     require_judged(store, "signals", "version", quality_version(config.quality))
     found = stored_checkpoint(store, checkpoint)
     clustering = stored_clustering(store)
+    require_semantic(store, config, clustering.model)
     pool = candidate_pool(store, config, clustering.name, found.tokenizer)
     return Loop(config, found, stored_reference(store), clustering, pool)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from winnow.config import Config
+from winnow.contamination.sets import state_of
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import digest, digest_file
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from winnow.store.store import Connection
 
 SEMANTIC = (
-    "corpus", "reference", "quality", "duplicates", "contamination", "encoder", "clusters", "model", "influence",
-    "selection", "mixture",
+    "corpus", "reference", "quality", "duplicates", "semantic", "contamination", "encoder", "clusters", "model",
+    "influence", "selection", "mixture", "spans",
 )  # fmt: skip
 """The sections of the configuration that decide what is chosen."""
 
@@ -48,10 +49,10 @@ def curation_state(connection: Connection, config: Config, home: Home, checkpoin
             "checkpoint": checkpoint,
             "reference": reference,
             "evaluation_sets": {
-                name: _digest(home, path) for name, path in config.contamination.evaluation_sets.items()
+                name: state_of(settings, home.root) for name, settings in config.contamination.evaluation_sets.items()
             },
             "encoder": config.encoder.name,
-            "configuration": config.semantic(*SEMANTIC),
+            "configuration": config.semantic_settings(*SEMANTIC),
         }
     )
     found = connection.execute(

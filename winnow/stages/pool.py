@@ -1,7 +1,7 @@
 """The candidate pool: which documents may be selected, and why the others may not.
 
-Every document gets a verdict from the first stage that objects: signals, then duplicates, then contamination. What is
-left are the candidates, each with its source, tokens and cluster.
+Every document gets a verdict from the first stage that objects: signals, then duplicates, then contamination, then
+semantic duplicates where these decide. What is left are the candidates, each with its source, tokens and cluster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from winnow.config import Config
 from winnow.identity import digest_ids, ids_to_numpy
+from winnow.stages.duplicate_alarms import require_reason
+from winnow.stages.semantic import is_filtering
 from winnow.store.store import Store
 
 VERDICTS = """
@@ -33,24 +35,32 @@ verdicts AS (
            CASE WHEN $filter AND NOT s.gopher_passed THEN 'signals'
                 WHEN n.keeper_id <> doc_id THEN 'duplicates'
                 WHEN l.doc_id IS NOT NULL THEN 'contamination'
+                WHEN $semantic AND (m.keeper_id <> doc_id OR p.doc_id IS NOT NULL) THEN 'semantic'
            END AS stage,
            CASE stage WHEN 'signals' THEN 'low_quality'
                       WHEN 'duplicates' THEN 'near_duplicate'
                       WHEN 'contamination' THEN 'contaminated'
+                      WHEN 'semantic' THEN if(p.doc_id IS NULL, 'semantic_duplicate', 'semantic_prototype')
            END AS reason,
            CASE stage WHEN 'signals' THEN s.gopher_reason
                       WHEN 'duplicates' THEN format('Jaccard {:.3f} with the keeper', n.similarity)
                       WHEN 'contamination'
                           THEN format('{} words in a row with {}', l.longest_match, l.evaluation_set)
+                      WHEN 'semantic' THEN if(p.doc_id IS NULL, format('cosine {:.3f} with the keeper', m.similarity),
+                                              format('distance {:.3f} from its centroid', p.distance))
            END AS detail,
-           CASE WHEN stage = 'duplicates' THEN n.keeper_id END AS matched_doc
+           CASE stage WHEN 'duplicates' THEN n.keeper_id
+                      WHEN 'semantic' THEN if(p.doc_id IS NULL, m.keeper_id, NULL)
+           END AS matched_doc
     FROM documents d
     JOIN signals s USING (doc_id)
     LEFT JOIN (SELECT * FROM duplicates WHERE kind = 'near') n USING (doc_id)
     LEFT JOIN leaking l USING (doc_id)
+    LEFT JOIN (SELECT * FROM duplicates WHERE kind = 'semantic') m USING (doc_id)
+    LEFT JOIN (SELECT doc_id, prototype_distance AS distance FROM semantic_duplicates WHERE prototype) p USING (doc_id)
 )
 """
-JUDGED = ("documents", "signals", "duplicates", "contamination")
+JUDGED = ("documents", "signals", "duplicates", "contamination", "semantic_duplicates")
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,11 @@ class Pool:
 
 
 def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str) -> Pool:
-    """Judge every document by the stages so far. Raises ``LookupError`` when some lack a judgement."""
+    """Judge every document by the stages so far. Raises ``LookupError`` when some lack a judgement.
+
+    Raises :class:`~winnow.errors.UserError` while near duplicates are beyond reason.
+    """
+    require_reason(store, config.duplicates)
     only = {"clustering": clustering, "tokenizer": tokenizer}
     with store.scratch(*JUDGED, "token_counts", "clusters", only=only) as connection:
         documents = connection.execute(
@@ -94,7 +108,7 @@ def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str
             {VERDICTS} SELECT v.*, t.tokens, c.cluster FROM verdicts v
             JOIN token_counts t USING (doc_id) JOIN clusters c USING (doc_id) ORDER BY doc_id
             """,  # noqa: S608
-            {"filter": config.quality.filter},
+            {"filter": config.quality.filter, "semantic": is_filtering(config)},
         ).to_arrow_table()
         total = connection.execute("SELECT count(*) FROM documents").fetchone()
     if total and len(documents) != total[0]:
@@ -106,11 +120,16 @@ def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str
 
 
 def admissible(store: Store, config: Config) -> pa.Table:
-    """Return the doc_id of every document that no stage objects to, sorted: what tokenizer and warm-up may see."""
+    """Return the doc_id of every document that no stage objects to, sorted: what tokenizer and warm-up may see.
+
+    Semantic duplicates are admissible: these two are pinned, whether or not the semantic stage has run before them.
+    Raises :class:`~winnow.errors.UserError` while near duplicates are beyond reason.
+    """
+    require_reason(store, config.duplicates)
     with store.scratch(*JUDGED) as connection:
         return connection.execute(
             f"{VERDICTS} SELECT doc_id FROM verdicts WHERE stage IS NULL ORDER BY doc_id",  # noqa: S608
-            {"filter": config.quality.filter},
+            {"filter": config.quality.filter, "semantic": False},
         ).to_arrow_table()
 
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from winnow.contamination.judge import contamination_version
+from winnow.dedup.semantic import semantic_version
 from winnow.dedup.sketch import make_plan
+from winnow.dedup.spans import make_span_plan
 from winnow.errors import UserError
 from winnow.identity import canonical_json, digest, ids_to_numpy
 from winnow.mixture.environment import recorded_environment
 from winnow.mixture.manifest import Manifest, build_manifest
 from winnow.mixture.manifest_files import draft_rows, manifest_versions, place_manifest, read_manifest
 from winnow.quality.judge import quality_version
+from winnow.stages.contamination import overlap_versions
 from winnow.stages.corpus_digest import digest_of, lanes_of, recomputed_corpus_digest
 from winnow.stages.influence import model_name
 from winnow.stages.loop import Loop
@@ -24,6 +26,7 @@ from winnow.stages.manifests import SEMANTIC, curation_state, funnel
 from winnow.stages.probes import gradient_method
 from winnow.stages.references import stored_sets
 from winnow.stages.selection import Selected, selection_name
+from winnow.stages.spans import require_spans
 from winnow.store.garbage import keeping_parts
 from winnow.store.judgements import row_groups
 from winnow.store.snapshots import committing_snapshot
@@ -70,6 +73,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
     """
     loop = selected.loop
     config, name, model = loop.config, selection_name(store, loop), model_name(store, loop)
+    require_spans(store, config)
     # Dtype and CPU class decide the bits of embeddings and influence; they are recorded, not digested.
     environment = recorded_environment(_dtypes(config))
     chosen_from = digest_of(lanes_of(ids_to_numpy(loop.pool.documents["doc_id"]), loop.pool.documents["source"]))
@@ -87,7 +91,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
         version="",
         token_budget=selected.budget,
         seed=config.selection.seed,
-        configuration=config.semantic(*SEMANTIC),
+        configuration=config.semantic_settings(*SEMANTIC),
         inputs={
             "corpus": corpus,
             **loop.inputs,
@@ -97,8 +101,10 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
             "methods": {
                 "signals": quality_version(config.quality),
                 "duplicates": make_plan(config.duplicates).scheme,
-                "contamination": contamination_version(loop.reference.digest, config.contamination),
+                "semantic": semantic_version(config.semantic),
+                "contamination": overlap_versions(stored_sets(store), config.contamination),
                 "gradient": gradient_method(config),
+                "spans": make_span_plan(config.spans).version,
             },
         },
         weights=weights,

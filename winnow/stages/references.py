@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from winnow.contamination.judge import Overlap
 from winnow.contamination.sets import ItemSet
 from winnow.errors import UserError
 from winnow.store.judgements import mark_judged, unjudged
@@ -16,6 +17,9 @@ from winnow.store.store import Store, insert, insert_row
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
+
+
+OVERLAP_TABLES = ("contamination", "contamination_items", "contamination_ngrams")
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,21 @@ def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
         if names.count(name) > 1:
             raise UserError(f"two sets are called '{name}': rename one in contamination.evaluation_sets of winnow.toml")
     connection.execute("DELETE FROM reference_sets")
-    connection.execute("DELETE FROM reference_items")
+    digests = [found.digest for found in sets]
     connection.execute(
-        "DELETE FROM contamination WHERE NOT list_contains($names, evaluation_set)", {"names": names or [""]}
+        "DELETE FROM reference_items WHERE NOT list_contains($digests, digest)", {"digests": digests or [""]}
     )
+    for table in OVERLAP_TABLES:
+        connection.execute(
+            f"DELETE FROM {table} WHERE NOT list_contains($names, evaluation_set)",  # noqa: S608
+            {"names": names or [""]},
+        )
     connection.execute(
         "DELETE FROM judged WHERE starts_with(stage, $prefix) AND NOT list_contains($stages, stage)",
         {"prefix": _stage(""), "stages": [_stage(name) for name in names] or [""]},
     )
-    written: set[str] = set()
+    # Overlap names items by their place: items that are there stay as they are, whatever the order of the file is now.
+    written = {one for (one,) in connection.execute("SELECT DISTINCT digest FROM reference_items").fetchall()}
     for found in sets:
         insert_row(
             connection,
@@ -67,6 +77,9 @@ def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
             continue
         written.add(found.digest)
         rows = found.items.append_column("item", pa.array(np.arange(len(found.items))))
+        for name, kind in (("question", pa.string()), ("answers", pa.list_(pa.string())), ("passage", pa.string())):
+            if name not in rows.column_names:
+                rows = rows.append_column(name, pa.nulls(len(rows), kind))
         insert(
             connection,
             "reference_items",
@@ -80,16 +93,21 @@ def uncompared(store: Store, name: str, version: str) -> pa.Table:
 
 
 def write_overlap(
-    connection: Connection, name: str, version: str, documents: pa.Table, overlap: Iterable[pa.Table]
+    connection: Connection, name: str, version: str, documents: pa.Table, overlap: Iterable[Overlap]
 ) -> None:
     """Store what ``documents`` share with the set ``name``; rows of its other versions go, and that they were made."""
-    for statement, owner in (
-        ("DELETE FROM contamination WHERE evaluation_set = $owner AND version <> $version", name),
-        ("DELETE FROM judged WHERE stage = $owner AND version <> $version", _stage(name)),
-    ):
-        connection.execute(statement, {"owner": owner, "version": version})
+    for table in OVERLAP_TABLES:
+        connection.execute(
+            f"DELETE FROM {table} WHERE evaluation_set = $name AND version <> $version",  # noqa: S608
+            {"name": name, "version": version},
+        )
+    connection.execute(
+        "DELETE FROM judged WHERE stage = $stage AND version <> $version", {"stage": _stage(name), "version": version}
+    )
     for rows in overlap:
-        insert(connection, "contamination", rows)
+        insert(connection, "contamination", rows.documents)
+        insert(connection, "contamination_items", rows.items)
+        insert(connection, "contamination_ngrams", rows.ngrams.drop_columns(["method"]))
     mark_judged(connection, _stage(name), version, documents)
 
 
@@ -109,7 +127,8 @@ def stored_sets(store: Store) -> list[StoredSet]:
                 kind,
                 digest,
                 connection.execute(
-                    "SELECT item, item_id, part, topic, text FROM reference_items WHERE digest = $digest ORDER BY item",
+                    "SELECT item, item_id, part, topic, text, question, answers, passage FROM reference_items"
+                    " WHERE digest = $digest ORDER BY item",
                     {"digest": digest},
                 ).to_arrow_table(),
             )

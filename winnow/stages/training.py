@@ -6,8 +6,8 @@ Tokenizer and warm-up are fitted once and pinned; new data never refits them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy, seeded_keys
 from winnow.stages.pool import admissible
+from winnow.stages.spans import leave_out, spans_left_out
 from winnow.store.judgements import all_texts, texts_of
 from winnow.store.stage import Stage, pinned, stage_key
 from winnow.store.store import Store, insert_row, now
@@ -141,12 +142,17 @@ def _tokens_up_to(
 
 
 def _tokens(
-    store: Store, documents: pa.Table, tokenise: Callable[[pa.ChunkedArray], list[np.ndarray]]
+    store: Store,
+    documents: pa.Table,
+    tokenise: Callable[[pa.ChunkedArray], list[np.ndarray]],
+    left_out: pa.Table | None = None,
 ) -> list[np.ndarray]:
-    """Return the tokens of documents in the order given."""
+    """Return the tokens of documents in the order given, without the spans that are ``left_out``."""
     ids = ids_to_numpy(documents["doc_id"])
     order = np.lexsort(tuple(ids[:, column] for column in range(15, -1, -1)))
     texts = all_texts(store, pa.table({"doc_id": ids_from_numpy(ids[order])}))
+    if left_out is not None:
+        texts = leave_out(texts, left_out)
     sorted_tokens = tokenise(texts["text"])
     tokens: list[np.ndarray] = [np.empty(0, np.int32)] * len(ids)
     for place, index in enumerate(order.tolist()):
@@ -239,10 +245,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Arm:
-    """What one arm trains on: documents in training order."""
+    """What one arm trains on: documents in training order, and the repeated spans left out of their texts, if any."""
 
     name: str
     documents: pa.Table
+    left_out: pa.Table | None = None
 
 
 def arms_of(store: Store, selection: str, manifest: pa.Table, seed: int) -> tuple[Arm, Arm]:
@@ -250,6 +257,11 @@ def arms_of(store: Store, selection: str, manifest: pa.Table, seed: int) -> tupl
     with store.scratch("decisions", only={"selection": selection}) as connection:
         control = connection.execute("SELECT doc_id FROM decisions WHERE in_control ORDER BY doc_id").to_arrow_table()
     return Arm("manifest", manifest.select(["doc_id"])), Arm("random", _drawn(control, seed, "control order"))
+
+
+def without_spans(store: Store, manifest: Mapping[str, Any], arm: Arm) -> Arm:
+    """Return an arm whose texts lack the repeated spans that the settings of a manifest (its row) leave out."""
+    return replace(arm, left_out=spans_left_out(store, manifest, arm.documents))
 
 
 def train_arm(
@@ -265,7 +277,7 @@ def train_arm(
 
     loaded = load_checkpoint(checkpoint)
     context = loaded.model.config.max_position_embeddings
-    packed = pack_arm(store, loaded.tokenizer, arm, context)[:windows]
+    packed = pack_arm(store, loaded.tokenizer, arm, context, say)[:windows]
     items = tokenise(loaded.tokenizer, judging)
     items = [items[position] for position in within_tokens(items, config.train.judging_tokens)]
     result = train(
@@ -290,12 +302,23 @@ def train_arm(
     return Trained(arm.name, result.curve, result.tokens, result.seconds, flops)
 
 
-def pack_arm(store: Store, tokenizer: PreTrainedTokenizerBase, arm: Arm, context: int) -> np.ndarray:
-    """Return an arm's documents as training windows, int32 ``[W, context]``."""
+def pack_arm(
+    store: Store, tokenizer: PreTrainedTokenizerBase, arm: Arm, context: int, say: Say = log.debug
+) -> np.ndarray:
+    """Return an arm's documents as training windows, int32 ``[W, context]``.
+
+    A document of which nothing is left without its repeated spans is skipped; ``say`` tells how many are.
+    """
     from winnow.train.batches import pack
     from winnow.train.tokenizer import tokenise
 
-    tokens = _tokens(store, arm.documents, lambda texts: tokenise(tokenizer, texts))
+    tokens = _tokens(store, arm.documents, lambda texts: tokenise(tokenizer, texts), arm.left_out)
+    if arm.left_out is not None:
+        whole = len(tokens)
+        tokens = [found for found in tokens if len(found)]
+        say(
+            f"{arm.name}: {whole - len(tokens):,} of {whole:,} documents are nothing but repeated spans and are skipped"
+        )
     return pack(tokens, context, int(tokenizer.eos_token_id))
 
 

@@ -11,7 +11,7 @@ from winnow.mixture.manifest_files import read_manifest
 from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged, stored_checkpoint
 from winnow.stages.manifests import manifest_row
 from winnow.stages.references import stored_reference
-from winnow.stages.training import Arm, Say, arms_of, curve_rows, pack_arm, train_arm
+from winnow.stages.training import Arm, Say, arms_of, curve_rows, pack_arm, train_arm, without_spans
 from winnow.store.stage import Stage, stage_key
 from winnow.store.store import Store, insert
 
@@ -53,7 +53,7 @@ def _plan(store: Store, config: Config, checkpoint: str, stage: str, pack: bool)
         manifest=manifest["digest"],
         checkpoint=found.weights_digest,
         reference=reference.digest,
-        train=config.semantic("train"),
+        train=config.semantic_settings("train"),
     )
     rows = read_manifest(store.home.resolve(manifest["path"])).rows
     arms = arms_of(store, manifest["selection"], rows, config.train.seed)
@@ -62,6 +62,8 @@ def _plan(store: Store, config: Config, checkpoint: str, stage: str, pack: bool)
         require_unchanged(found)
         loaded = load_checkpoint(found.path)
         context = loaded.model.config.max_position_embeddings
+        first, second = arms  # the spans to leave out follow from the manifest's digest, so they are in the key
+        arms = without_spans(store, manifest, first), without_spans(store, manifest, second)
         windows = min(len(pack_arm(store, loaded.tokenizer, arm, context)) for arm in arms)
     return _Plan(manifest, found, arms, windows, reference.texts("judging"), key)
 

@@ -28,7 +28,8 @@ import pyarrow as pa
 from winnow.errors import UserError
 from winnow.identity import digest
 from winnow.store.schema import SCHEMA_VERSION, tables
-from winnow.store.store import Connection, Store, get_meta, replace_owned, set_meta
+from winnow.store.stage import forget_keys
+from winnow.store.store import Connection, Store, get_meta, live_parts, replace_owned, set_meta, unlist_parts
 from winnow.store.views import MIXED
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def bring_forward(store: Store, connection: Connection) -> None:
         STEPS[version](store, connection)
     set_meta(connection, "schema_version", str(SCHEMA_VERSION))
     set_meta(connection, "schema", schema_digest())
-    _remember_part_columns(connection, live)
+    _remember_part_columns(connection, live & set(live_parts(connection)))
     if known:  # so that the published file follows
         set_meta(connection, "generation", str(int(get_meta(connection, "generation") or 0) + 1))
     connection.execute("COMMIT")
@@ -155,4 +156,16 @@ def _decisions_become_parts(store: Store, connection: Connection) -> None:
     connection.execute("DROP TABLE decisions")
 
 
-STEPS: dict[int, Callable[[Store, Connection], None]] = {2: _decisions_become_parts}
+def _bands_become_rows_of_documents(store: Store, connection: Connection) -> None:
+    """3: a row of ``bands`` is a document with all its keys, and schemes name other things: all is sketched anew."""
+    unlist_parts(connection, "kind IN ('sketches', 'bands')", {})
+    connection.execute("DELETE FROM bucket_centers")
+    connection.execute("DELETE FROM duplicate_pairs WHERE kind = 'near'")
+    connection.execute("DELETE FROM judged WHERE stage = 'duplicate_pairs'")
+    forget_keys(connection, "duplicate_pairs", "duplicates")
+
+
+STEPS: dict[int, Callable[[Store, Connection], None]] = {
+    2: _decisions_become_parts,
+    3: _bands_become_rows_of_documents,
+}

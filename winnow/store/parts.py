@@ -42,6 +42,7 @@ ARROW_TYPES = {
     "BOOLEAN": pa.bool_(),
     "TIMESTAMP": pa.timestamp("us"),
     "FLOAT[]": pa.list_(pa.float32()),
+    "UBIGINT[]": pa.list_(pa.uint64()),
     "VARCHAR[]": pa.list_(pa.string()),
 }
 

@@ -17,7 +17,7 @@ from winnow.store.schema.table import DOC_ID, Column, Table
 
 __all__ = ["DOC_ID", "SCHEMA_VERSION", "Column", "Table", "tables"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @cache

@@ -42,7 +42,7 @@ def selection() -> tuple[Table, ...]:
                 ("verdict", "VARCHAR", "selected or rejected"),
                 ("reason", "VARCHAR", "a word to group by"),
                 ("detail", "VARCHAR", "the reason in full"),
-                ("matched_doc", "UUID", "the keeper, for a near duplicate"),
+                ("matched_doc", "UUID", "the keeper, for a near or semantic duplicate"),
                 ("cluster", "INTEGER", "its cluster"),
                 ("score", "DOUBLE", "the score it was ranked by"),
                 ("in_control", "BOOLEAN", "chosen by the equal-budget random selection"),

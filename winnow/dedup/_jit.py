@@ -1,0 +1,35 @@
+"""The decorator of compiled loops that call loops of other modules.
+
+numba's cache on disk asks only whether the file of a function has changed, not the files of the functions that were
+compiled into it: after an upgrade it would go on with the old ones. Here a cached loop is valid for one state of all
+the kernel modules of this folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+
+@cache
+def sources_digest() -> bytes:
+    """Return the digest of the sources that may be compiled into each other."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.glob("_*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.digest()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function without the GIL, cached on disk as long as no kernel module changes."""
+    compiled = njit(nogil=True, cache=True)(function)
+    index = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if index is None or not hasattr(index, "_source_stamp"):  # another numba: rather slow to start than wrong
+        return njit(nogil=True)(function)
+    index._source_stamp = sources_digest()
+    return compiled
