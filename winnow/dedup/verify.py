@@ -161,35 +161,31 @@ def _verify(
 
 
 class _ShingleSets:
-    """Shingle sets of documents by rank, written once in batches and read back in ranges of ranks."""
+    """Shingle sets of documents by rank, taken once in batches and given back in ranges of ranks."""
 
     def __init__(self, count: int, scratch: Path | None, held_bytes: int) -> None:
         self.scratch, self.held_bytes = scratch, held_bytes
+        self.cuts = np.zeros(0, np.int64)
         self._sizes = np.zeros(count, np.int64)
-        self._segments: list[tuple[np.ndarray, np.ndarray, np.ndarray | int]] = []  # ranks, offsets, hashes or place
+        self._held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # ranks, offsets, hashes, as they came
         self._bytes = 0
+        self._written: list[tuple[np.ndarray, np.ndarray, int]] = []  # ascending ranks, offsets, place in the file
         self._file: ScratchFile | None = None
         self._loaded: tuple[int, int, _Block] | None = None
-        self.cuts = np.zeros(0, np.int64)
 
     def __enter__(self) -> _ShingleSets:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._segments.clear()
+        self._held.clear()
         self._loaded = None
         if self._file is not None:
             self._file.close()
 
     def add(self, ranks: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> None:
         """Take the sets of a batch of documents: set i is ``hashes[offsets[i]:offsets[i + 1]]``."""
-        order = np.argsort(ranks)
-        sizes = np.diff(offsets)[order]
-        ends = np.concatenate([[0], np.cumsum(sizes)])
-        # The position in the old order of every hash in the new one.
-        hashes = hashes[np.repeat(offsets[:-1][order] - ends[:-1], sizes) + np.arange(ends[-1])]
-        self._sizes[ranks[order]] = sizes
-        self._segments.append((ranks[order], ends, hashes))
+        self._sizes[ranks] = np.diff(offsets)
+        self._held.append((ranks, offsets, hashes))
         self._bytes += hashes.nbytes
         if self.scratch is not None and self._bytes > self.held_bytes:
             self._write_out(self.scratch)
@@ -199,28 +195,35 @@ class _ShingleSets:
 
         ``cuts`` int64 are then the first ranks of the blocks, and the end.
         """
-        if self._file is None or self.scratch is None:
-            self.cuts = np.array([0, len(self._sizes)])
-            self.load(0, len(self._sizes))
-            self._segments.clear()
-        else:
+        count = len(self._sizes)
+        if self._file is not None and self.scratch is not None:
             self._write_out(self.scratch)
             load = np.cumsum(8 * self._sizes) // max(1, self.held_bytes // 2)
-            self.cuts = np.concatenate([[0], np.flatnonzero(np.diff(load)) + 1, [len(self._sizes)]])
+            self.cuts = np.concatenate([[0], np.flatnonzero(np.diff(load)) + 1, [count]])
+            return
+        starts, filled = np.zeros(count, np.int64), 0
+        for ranks, offsets, hashes in self._held:
+            starts[ranks] = filled + offsets[:-1]
+            filled += len(hashes)
+        together = [hashes for _, _, hashes in self._held]
+        hashes = together[0] if len(together) == 1 else np.concatenate([np.zeros(0, np.uint64), *together])
+        self._held.clear()
+        self.cuts = np.array([0, count])
+        self._loaded = 0, count, _Block(starts, hashes, starts + self._sizes)
 
     def load(self, first: int, last: int) -> _Block:
-        """Return the sets of ranks ``first <= rank < last``; the last one asked for is held."""
-        last = min(last, len(self._sizes))
+        """Return the sets of ranks ``first <= rank < last``, the bounds of a block; the last one asked for is held."""
         if self._loaded is not None and self._loaded[:2] == (first, last):
             return self._loaded[2]
         self._loaded = None
         sizes = self._sizes[first:last]
         hashes = np.empty(int(sizes.sum()), np.uint64)
         starts, filled = np.zeros(last - first, np.int64), 0
-        for ranks, offsets, held in self._segments:
+        for ranks, offsets, place in self._written:
             rows = slice(*np.searchsorted(ranks, [first, last]))
             begin, end = int(offsets[rows.start]), int(offsets[rows.stop])
-            self._copy(held, begin, hashes[filled : filled + end - begin])
+            if self._file is not None:
+                self._file.fill(place + 8 * begin, hashes[filled : filled + end - begin])
             starts[ranks[rows] - first] = filled + offsets[rows.start : rows.stop] - begin
             filled += end - begin
         block = _Block(starts, hashes, starts + sizes)
@@ -228,15 +231,14 @@ class _ShingleSets:
         return block
 
     def _write_out(self, scratch: Path) -> None:
+        """Write what is held, every batch in the order of ranks, so that a block is one piece of each."""
         if self._file is None:
             self._file = ScratchFile(scratch, "shingles-")
-        for i, (ranks, offsets, held) in enumerate(self._segments):
-            if isinstance(held, np.ndarray):
-                self._segments[i] = (ranks, offsets, self._file.append(held))
+        for ranks, offsets, hashes in self._held:
+            order = np.argsort(ranks)
+            sizes = np.diff(offsets)[order]
+            ends = np.concatenate([[0], np.cumsum(sizes)])
+            sources = np.repeat(offsets[:-1][order] - ends[:-1], sizes) + np.arange(ends[-1])
+            self._written.append((ranks[order], ends, self._file.append(hashes[sources])))
+        self._held.clear()
         self._bytes = 0
-
-    def _copy(self, held: np.ndarray | int, begin: int, out: np.ndarray) -> None:
-        if isinstance(held, np.ndarray):
-            out[:] = held[begin : begin + len(out)]
-        elif self._file is not None:
-            self._file.fill(held + 8 * begin, out)

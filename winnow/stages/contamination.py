@@ -99,7 +99,7 @@ def contamination_key(store: Store, sets: Sequence[Waiting]) -> str:
 
 
 def nothing_waits(sets: Sequence[Waiting], stage: Stage) -> bool:
-    """Say whether the report is of this corpus, and every document was compared: one that went and came back was not."""
+    """Say whether the report is of this corpus and every document was compared: one that came back was not."""
     return stage.done is not None and not any(len(one.documents) for one in sets)
 
 

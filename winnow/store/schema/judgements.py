@@ -95,8 +95,16 @@ def judgements() -> tuple[Table, ...]:
                     "verified similarity to the keeper, Jaccard, for semantic cosine (1 for the keeper itself)",
                 ),
                 ("group_size", "BIGINT", "documents that share the keeper; for exact, occurrences of the text"),
-                ("occurrences", "BIGINT", "records that the group stands for: those of all texts that share the keeper"),
-                ("version", "VARCHAR", "digest of the state that the sizes are true of: scheme, corpus, copies, method"),
+                (
+                    "occurrences",
+                    "BIGINT",
+                    "records that the group stands for: those of all texts that share the keeper",
+                ),
+                (
+                    "version",
+                    "VARCHAR",
+                    "digest of the state that the sizes are true of: scheme, corpus, copies, method",
+                ),
             ),
             ("doc_id", "kind"),
             "duplicates",
