@@ -28,6 +28,7 @@ VALUES: dict[str, list[Any]] = {
     "BOOLEAN": [True, False],
     "TIMESTAMP": [datetime.datetime(2026, 1, 2, 3, 4, 5, 678901), datetime.datetime(1999, 12, 31)],
     "FLOAT[]": [[0.5, -1.25, 3e38], []],
+    "UBIGINT[]": [[0, 2**64 - 1], []],
     "VARCHAR[]": [["a", "it's"], []],
 }
 IN_TABLES = [table.name for table in tables().values() if not table.parts]
