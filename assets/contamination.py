@@ -16,10 +16,10 @@ from winnow.stages.contamination import (
     waiting_sets,
 )
 from winnow.stages.membership import measure_membership, membership_card, membership_due, write_membership
-from winnow.stages.references import stored_sets, write_sets
-from winnow.store.stage import Stage, stage_key
+from winnow.stages.references import digests_by_name, stored_sets, write_sets
+from winnow.store.stage import Stage, forget_keys, stage_key
 
-SPLIT_VERSION = "2"
+SPLIT_VERSION = "3"
 
 
 @dg.asset(group_name="contamination", pool="store", kinds={"duckdb"})
@@ -39,15 +39,14 @@ def reference_sets(context: dg.AssetExecutionContext, workspace: Workspace) -> d
         evaluations={name: state_of(settings, home.root) for name, settings in evaluations},
     )
     stage = Stage(store, "reference_sets", context.run_id, key)
-    if stage.done is not None and stage.done == ",".join(sorted(s.digest for s in stored_sets(store))):
+    if stage.done is not None and stage.done == digests_by_name(stored_sets(store)):
         return skipped(context, store, "reference_sets", "the files are unchanged")
     sets = [read_reference(path, config.reference)]
     sets += [read_evaluation_set(name, place_of(settings, home.root), settings) for name, settings in evaluations]
     with store.write() as connection:
         write_sets(connection, sets)
-        stage.finish(
-            connection, sum(len(found.items) for found in sets), output=",".join(sorted(s.digest for s in sets))
-        )
+        forget_keys(connection, "reference_sets")
+        stage.finish(connection, sum(len(found.items) for found in sets), output=digests_by_name(sets))
     reference = sets[0]
     context.log.info(
         f"{reference.name}: {reference.count('selecting')} selecting and {reference.count('judging')} judging items, "

@@ -10,9 +10,11 @@ from resources.report import materialized, picture, skipped, table_of
 from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.duplicate_alarms import removed_by_source
+from winnow.stages.duplicate_groups import group_duplicates, grouping_key
+from winnow.stages.duplicate_pairing import pair_new_documents, pairing_key
 from winnow.stages.duplicate_plan import estimate_lines, require_room
-from winnow.stages.duplicates import group_duplicates, grouping_key, pair_new_documents, pairing_key
 from winnow.stages.loop import require_judged
+from winnow.stages.priorities import source_priorities
 from winnow.stages.semantic import drop_semantic, example_pairs, find_semantic, semantic_key
 from winnow.stages.sketches import require_banded, sketch_new_documents
 from winnow.stages.spans import kept_documents, record_spans, spans_key, summarise
@@ -102,7 +104,7 @@ def duplicates(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
 
     store, config = workspace.store(), workspace.config()
     plan = make_plan(config.duplicates)
-    priorities = {name: source.priority for name, source in config.corpus.sources.items()}
+    priorities = source_priorities(config)
     stage = Stage(store, "duplicates", context.run_id, grouping_key(store, plan, priorities))
     if stage.done is not None:
         return skipped(context, store, "duplicates", "no pair is new since the last grouping")

@@ -7,9 +7,10 @@
 
 sketches  Text to signatures: 128 permutations, 5-word shingles, on one core and on two. A peer without shingling gets
           Python's; "peer" is its rate with the input made beforehand. Peers without threads run as two processes.
-groups    Signatures to verified groups, beside datasketch's MinHashLSH (every document inserted, then queried) on the
-          same signatures, at its own bands and at ours. It verifies nothing and makes no groups: its answer is
-          unverified neighbours, document by document. Ours reads the texts of candidates from uncompressed Parquet.
+groups    Signatures to verified groups, beside datasketch's MinHashLSH (every document inserted, then queried; its
+          objects are made beforehand) on the same signatures, at its own bands and at ours. It verifies nothing and
+          makes no groups: its answer is unverified neighbours, document by document. Ours reads the texts of candidates
+          from uncompressed Parquet.
 pipeline  The whole way in a store, without Dagster: text parts, sketches, pairs, groups; a quarter, half and all of
           the documents on two cores, then 1% more.
 quality   Pairs found of known ones, by bin of similarity, beside datasketch and datatrove.

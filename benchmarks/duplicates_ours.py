@@ -148,7 +148,8 @@ def near_duplicates(home: Path, threshold: float) -> dict[str, Any]:
     from winnow.config import Config
     from winnow.dedup.sketch import make_plan
     from winnow.home import Home
-    from winnow.stages.duplicates import group_duplicates, pair_new_documents
+    from winnow.stages.duplicate_groups import group_duplicates
+    from winnow.stages.duplicate_pairing import pair_new_documents
     from winnow.stages.sketches import sketch_new_documents
     from winnow.store.stage import Stage
     from winnow.store.store import Store

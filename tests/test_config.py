@@ -63,6 +63,7 @@ def test_an_unknown_key_deep_inside_is_refused_with_what_is_allowed_there(tmp_pa
     [
         ("[duplicates]\nthreshold = 'high'", "duplicates.threshold = 'high': "),
         ("[duplicates]\nthreshold = 1.5", "duplicates.threshold = 1.5: "),
+        ("[duplicates]\nseed = 4294967296", "duplicates.seed = 4294967296: "),
         ("[selection]\nbudget_tokens = -1", "selection.budget_tokens = -1: "),
         ("[selection]\nbudget_tokens = 1.5", "selection.budget_tokens = 1.5: "),
         ("[store]\nbackend = 'postgres'", "store.backend = 'postgres': "),

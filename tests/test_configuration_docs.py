@@ -46,7 +46,7 @@ def allowed(field: FieldInfo) -> str | None:
     if get_origin(field.annotation) is Literal:
         return ", ".join(get_args(field.annotation))
     bounds = [
-        f"{sign} {getattr(rule, name):g}"
+        f"{sign} {getattr(rule, name)}"
         for kind, sign, name in SIGNS
         for rule in field.metadata
         if isinstance(rule, kind)

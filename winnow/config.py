@@ -119,7 +119,7 @@ class Duplicates(Section):
     threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
     recall: Annotated[float, Field(ge=0.5, lt=1)] = 0.98
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
-    seed: Annotated[int, Field(ge=0)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     scheme: Literal["winnow", "datasketch", "datasketch-legacy", "datatrove"] = "winnow"
     normalization: Literal["datasketch-words", "datatrove", "rpv2", "dolma"] = "datasketch-words"
     shingle: Literal["words", "characters", "tokens"] = "words"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -68,7 +69,7 @@ def _weights(
         grams = [words[i : i + N] for i in range(len(words) - N + 1)]
         idf = []
         for i, gram in enumerate(grams):
-            common = frequency[gram] > max(5, len(alike) / 100)
+            common = frequency[gram] > max(5, min(len(alike) / 100, 256))
             dull = len({word for word in gram if _tells(word)}) < 2
             idf.append(
                 0.0
@@ -84,7 +85,9 @@ def _weights(
             if text.count('"') % 2:
                 text = text.replace('"', " ")
             quoted: set[int] = set()
-            for match in re.finditer(r"“[^”]*”|«[^»]*»|``.*?''|\"[^\"]*\"", text, re.DOTALL):
+            marks = ["“[^”]*”", "„[^“”]*[“”]", "«[^»]*»", "``.*?''", '"[^"]*"', "「[^」]*」"]
+            marks += [r"‘[^\n]*?’(?!\w)", r"(?<![\w'`])'(?=\w)[^\n]*?'(?![\w'])"]
+            for match in re.finditer("|".join(marks), text, re.DOTALL):
                 spans = words_of(segments[part, words])
                 inner = {p for p, (_, start, _) in enumerate(spans) if match.start() <= start < match.end()}
                 quoted |= inner if len(inner) >= N else set()
@@ -143,13 +146,18 @@ def slow_matches(texts: Sequence[str], items: Sequence[Item], threshold: float) 
                 for p, value in enumerate(idf)
                 if value > 0 and tuple(words[i : i + N]) == own[p : p + N]
             ]
-            clusters: list[list[tuple[int, int]]] = []
-            for hit in hits:
-                last = clusters[-1] if clusters else []
-                if last and hit[0] - last[-1][0] - 1 <= 11 and hit[0] - last[0][0] <= 2 * len(own) + 11:
-                    last.append(hit)
-                else:
-                    clusters.append([hit])
+            runs_of_hits = {
+                (first, last)
+                for first in range(len(hits))
+                for last in range(first, len(hits))
+                if hits[last][0] - hits[first][0] <= 2 * len(own) + 11
+                and all(after[0] - before[0] <= 12 for before, after in itertools.pairwise(hits[first : last + 1]))
+            }
+            clusters = [
+                hits[first : last + 1]
+                for first, last in sorted(runs_of_hits)
+                if not {(first - 1, last), (first, last + 1)} & runs_of_hits
+            ]
             for cluster in clusters:
                 covered = {p + k for _, p in cluster for k in range(N)}
                 score = sum(weight[p] for p in sorted(covered)) / sum(weight)

@@ -100,6 +100,50 @@ def test_the_twin_is_compared_on_matches_of_every_kind() -> None:
     assert {("question", True, True), ("question", False, False), ("question", True, None)} <= kinds
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(4, 37))
+def test_no_text_before_or_behind_a_copy_with_its_answer_clears_it(seed: int, words: int) -> None:
+    """Least of all parts of the copy itself, such as its title."""
+    items, texts = odd_items(seed, words, 4)
+    chance = random.Random(seed)
+    for item in items:
+        copy = f"{item.passage} {item.question} {' '.join(item.answers)}"
+        own = copy.split(" ")
+        cut = [" ".join(own[: chance.randrange(len(own))]) for _ in range(4)]
+        around = [
+            f"{' '.join(cut[:2])}\n{copy}\n{' '.join(cut[2:])}",
+            f"{texts[0]} {copy}",
+            f"{copy} {copy} {texts[-1]}",
+        ]
+        if flagged(copy, [item]):
+            assert [flagged(text, [item]) for text in around] == [True] * 3
+
+
+@pytest.mark.parametrize("title", range(4, 24))
+def test_a_question_below_its_own_cut_title_is_found(title: int) -> None:
+    opening = " ".join(QUESTION.split()[:title])
+    text = (
+        f"{opening} ...\nHome > Forum > Science\n{opening} ...\n\nAsked yesterday by someone:\n{QUESTION}\nplease help"
+    )
+    (row,) = matches([text], [Item(QUESTION)])
+    assert (row["contaminated"], row["score"], row["longest_match"]) == (True, 1.0, len(words_of(QUESTION)))
+
+
+def test_edited_copies_before_a_whole_one_do_not_hide_it() -> None:
+    edited = [QUESTION.replace("winter", season) for season in ("summer", "spring", "autumn")]
+    for count in range(4):
+        assert flagged("\n".join([*edited[:count], QUESTION]), [Item(QUESTION)])
+
+
+def test_what_is_looked_at_for_one_ngram_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    phrase = "harbour village island market"
+    items = [Item(f"{' '.join(f'word{k}x{p}' for p in range(9))} {phrase}") for k in range(700)]
+    monkeypatch.setattr("winnow.contamination.weights.COMMON_SHARE", 1.0)
+    for count, expected in ((256, 256), (257, 1)):
+        index = build_gapped(items[:count])
+        assert np.diff(index.groups).max() == expected
+
+
 def test_a_match_depends_on_neither_order_nor_batches_nor_threads() -> None:
     items, texts = odd_items(7, 34, 25)
     index = build_gapped(items)
@@ -193,6 +237,14 @@ def test_what_many_items_say_weighs_nothing() -> None:
     assert index.weight[: len(opening.split()) - 3].max() == 0
     assert not flagged(f"{opening} this report?", items)
     assert flagged(f"Quiz. {opening} the cc organ in flowering plants?", [*items[:2], items[2]])
+
+
+@pytest.mark.parametrize("marks", ["“”", "„“", "„”", "«»", '""', "「」", "‘’", "''"])
+def test_a_quotation_is_known_by_its_marks(marks: str) -> None:
+    said = "It was the best of times, it was the worst of times, it wasn't the age of wisdom or foolishness"
+    question = f"Which novel opens with the words {marks[0]}{said}{marks[1]} in its very first chapter?"
+    assert not matches([f"The essay begins: {said}, of A Tale of Two Cities."], [Item(question, ("Two Cities",))])
+    assert flagged(f"Quiz. {question} A Tale of Two Cities.", [Item(question, ("Two Cities",))])
 
 
 def test_only_the_named_parts_are_compared() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from winnow.contamination import build_index, contaminated, find_overlap
+from winnow.contamination.ngrams import find_runs
+from winnow.contamination.words import split_words
 from winnow.errors import UserError
 
 PASSAGE = (
@@ -195,3 +198,27 @@ def test_an_empty_ngram_and_a_null_text_are_refused() -> None:
         find_overlap(pa.array([None], pa.string()), build_index([PASSAGE]))
     with pytest.raises(UserError, match="texts are int64"):
         find_overlap(pa.array([1]), build_index([PASSAGE]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_longest_run_with_each_item_is_that_of_plain_python(seed: int) -> None:
+    chance = random.Random(seed)
+    items, texts = ([" ".join(chance.choices("abcd", k=chance.randrange(20))) for _ in range(4)] for _ in range(2))
+    expected = []
+    for position, text in enumerate(texts):
+        for number, item in enumerate(items):
+            left, right = text.split(), item.split()
+            runs = [
+                (size, -i)
+                for i in range(len(left))
+                for j in range(len(right))
+                for size in range(4, len(right) - j + 1)
+                if left[i : i + size] == right[j : j + size]
+            ]
+            if runs:
+                size, at = max(runs)
+                expected.append((position, number, size, -at * 2, (size - at) * 2 - 1))
+    words = split_words(pa.array(texts, pa.large_string()), "longest_run")
+    found = find_runs(words, build_index(items, 4)).to_pylist()
+    assert [tuple(row.values()) for row in found] == expected

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from winnow.dedup import positions
 from winnow.dedup.buckets import BandColumns, KeyFilter
-from winnow.dedup.candidates import CENTERS, MAX_BUCKET, CandidateReport, Centers, find_candidates
+from winnow.dedup.candidates import CENTERS, MAX_BUCKET, CandidateReport, Centers, find_candidates, still_candidates
 from winnow.dedup.pair_spool import PairSpool
-from winnow.dedup.positions import IdTable, Positions
+from winnow.dedup.positions import IdTable, Positions, pack
 from winnow.errors import UserError
 from winnow.identity import doc_ids, ids_to_numpy
 
@@ -181,6 +182,25 @@ def test_a_filter_of_keys_is_exact(keys, data):
     asked = data.draw(st.lists(st.tuples(*[st.integers(0, 30) | st.integers(0, 2**64 - 1)] * 2), max_size=20))
     found = KeyFilter(np.array(keys, np.uint64)).hits(np.array(asked, np.uint64).reshape(-1, 2))
     assert found.tolist() == [bool(set(row) & set(keys)) for row in asked]
+
+
+def test_a_center_that_is_gone_is_no_other_documents_center():
+    keys = np.repeat(np.array([[5]], np.uint64), 10, axis=0)
+    gone = Centers.of(np.zeros(2, np.int32), np.array([5, 7], np.uint64), np.array([-1, -1], np.int32))
+    with BandColumns.of(keys, np.arange(10)) as columns:
+        pair = pack(np.array([3]), np.array([9]))
+        assert still_candidates(columns, gone, pair, 10).tolist() == [False]
+        led = Centers.of(np.zeros(2, np.int32), np.array([5, 5], np.uint64), np.array([-1, 3], np.int32))
+        assert still_candidates(columns, led, pair, 10).tolist() == [True]
+
+
+def test_more_documents_than_positions_are_refused(monkeypatch):
+    monkeypatch.setattr(positions, "MAX_DOCUMENTS", 2)
+    ids = ids_to_numpy(doc_ids(["a", "b", "c"]))
+    for make in (Positions, IdTable):
+        assert len(make(ids[:2])) == 2
+        with pytest.raises(UserError, match="3 documents"):
+            make(ids)
 
 
 def test_limits_that_make_no_sense_are_refused(new_store):

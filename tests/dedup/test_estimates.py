@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from winnow.dedup.bands import BandPlan, band_keys, plan_bands
+from winnow.dedup.buckets import FILTER_BYTES, FILTER_KEY_BYTES
 from winnow.dedup.candidates import MAX_BUCKET
 from winnow.dedup.estimates import estimate, sample_similarity
 
@@ -86,3 +87,11 @@ def test_memory_is_the_largest_step_and_bounded_where_the_steps_are() -> None:
         estimate(10_000_000, 2_000, PLAN, threads=8).memory["pairs"]
         > estimate(10**7, 2_000, PLAN, threads=2).memory["pairs"]
     )
+
+
+def test_an_increment_counts_the_filter_of_its_keys_up_to_where_none_is_made() -> None:
+    def pairs(new: int) -> int:
+        return estimate(1_000_000, 2_000, PLAN, new_documents=new, threads=2).memory["pairs"]
+
+    assert pairs(10_000) - pairs(1_000_000) == 10_000 * 17 * FILTER_KEY_BYTES
+    assert pairs(900_000) - pairs(1_000_000) == FILTER_BYTES

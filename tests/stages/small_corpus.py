@@ -18,7 +18,9 @@ from winnow.quality.judge import judge as judge_quality
 from winnow.quality.judge import quality_version
 from winnow.stages.contamination import compare_waiting, contamination_key, nothing_waits, waiting_sets
 from winnow.stages.corpus import Delivered, corpus_digest, deliver, known_shards
-from winnow.stages.duplicates import group_duplicates, grouping_key, pair_new_documents, pairing_key
+from winnow.stages.duplicate_groups import group_duplicates, grouping_key
+from winnow.stages.duplicate_pairing import pair_new_documents, pairing_key
+from winnow.stages.priorities import source_priorities
 from winnow.stages.references import write_sets
 from winnow.stages.sketches import sketch_new_documents
 from winnow.store.judgements import pending, texts_of
@@ -120,7 +122,7 @@ class SmallCorpus:
         stage, compared = Stage(store, "duplicate_pairs", "run", pairing_key(store, plan)), 0
         if stage.done is None:
             compared = pair_new_documents(store, stage, plan).documents
-        priorities = {name: source.priority for name, source in self.config.corpus.sources.items()}
+        priorities = source_priorities(self.config)
         stage = Stage(store, "duplicates", "run", grouping_key(store, plan, priorities))
         if stage.done is None:
             group_duplicates(store, stage, plan, priorities)

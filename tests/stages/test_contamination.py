@@ -6,14 +6,18 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from small_corpus import SmallCorpus, reference_items
 
 from winnow.cli.explanation import lines
 from winnow.config import Config, EvaluationSet
 from winnow.contamination.judge import Rule, rule_of
 from winnow.contamination.sets import read_evaluation_set
+from winnow.errors import UserError
+from winnow.stages import contamination
 from winnow.stages.contamination import example_lines, overlap_versions, report_lines, waiting_sets
 from winnow.stages.explain import explain_document
+from winnow.stages.pool import JUDGED, VERDICTS, admissible
 from winnow.stages.references import stored_sets, write_sets
 
 QUESTIONS = [
@@ -69,7 +73,7 @@ def test_every_item_that_a_document_holds_is_counted(tmp_path, backend):
         "items_contaminated": 3, "item_share": 0.75, "documents": 3, "documents_contaminated": 2, "longest_match": 18,
     }  # fmt: skip
     assert reports["reference"]["documents_contaminated"] == reports["reference"]["items_contaminated"] == 0
-    assert (reports["old"]["documents_contaminated"], reports["old"]["items_contaminated"]) == (2, 2)
+    assert (reports["old"]["documents_contaminated"], reports["old"]["items_contaminated"]) == (2, 3)
     examples = [one for one in example_lines(corpus.store) if one["evaluation_set"] == "quiz"]
     assert [one["item"] for one in examples] == ["q1", "q2", "q0", "q0"]
     assert all(one["text"].split()[:3] == QUESTIONS[int(one["item"][1])].split()[:3] for one in examples)
@@ -137,6 +141,140 @@ def test_by_gpt3_what_more_than_ten_documents_have_is_ignored_whatever_came_firs
     corpus.deliver()
     assert corpus.judge_contamination() == 0
     assert contaminated() == 10
+
+
+def held_items(corpus: SmallCorpus, name: str) -> list[tuple[str, int]]:
+    return corpus.store.query(
+        "SELECT i.item_id, count(*) FROM contamination_items c JOIN reference_items i USING (item)"
+        " JOIN reference_sets s USING (digest) WHERE s.reference = c.evaluation_set AND s.reference = $name"
+        " GROUP BY ALL ORDER BY ALL",
+        {"name": name},
+    )
+
+
+def set_of(tmp_path, name, **questions):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"id": key, "question": text}) + "\n" for key, text in questions.items()))
+    return read_evaluation_set(name, path)
+
+
+LICENCE = (
+    "permission to use change and pass on this program and its papers for any purpose and without fee is hereby "
+    "granted provided that this notice appears"
+)
+
+
+def test_by_gpt3_a_document_holds_the_items_of_its_rare_ngrams_and_not_the_longest(tmp_path):
+    """The licence that twelve more have is longer than the question; without the others it counts again."""
+    items = set_of(tmp_path, "quiz", lic=f"{LICENCE} write a poem", real=QUESTIONS[0])
+    settings = {"contamination": {"evaluation_sets": {"quiz": {"path": "x", "method": "gpt3"}}}}
+    corpus = corpus_with(tmp_path, items, **settings)
+    deliver(corpus, "a", f"{LICENCE} and later {QUESTIONS[0]} end")
+    corpus.judge_contamination()
+    alone = [corpus.rows(table) for table in ("contamination", "contamination_items")]
+    assert held_items(corpus, "quiz") == [("lic", 1), ("real", 1)]
+    deliver(corpus, "b", *(f"{LICENCE} number {k}" for k in range(12)))
+    corpus.judge_contamination()
+    assert held_items(corpus, "quiz") == [("real", 1)]
+    worst = corpus.store.query("SELECT longest_match, item FROM contamination WHERE contaminated")
+    assert worst == [(len(QUESTIONS[0].split()), 1)]
+    corpus.remove("web/b.jsonl")
+    corpus.deliver()
+    corpus.judge_contamination()
+    assert [corpus.rows(table) for table in ("contamination", "contamination_items")] == alone
+
+
+def test_by_longest_run_every_item_is_recorded_and_a_short_whole_one_counts_beside_a_longer_part(tmp_path):
+    settings = {"contamination": {"evaluation_sets": {"quiz": {"path": "x", "method": "longest_run"}}}}
+    short = "nine little words that are a whole short item"
+    items = set_of(tmp_path, "quiz", short=short, long=LICENCE, first=QUESTIONS[0], second=QUESTIONS[1])
+    corpus = corpus_with(tmp_path, items, **settings)
+    part = " ".join(LICENCE.split()[:12])
+    deliver(corpus, "a", DUMP, f"{part}. And {short}.", f"{part} alone")
+    corpus.judge_contamination()
+    assert held_items(corpus, "quiz") == [("first", 1), ("second", 1), ("short", 1)]
+    rows = corpus.store.query(
+        "SELECT longest_match, contaminated FROM contamination WHERE evaluation_set = 'quiz' ORDER BY ALL"
+    )
+    assert rows == [(9, True), (12, False), (18, True)]
+
+
+def test_nothing_is_selected_while_a_set_waits_for_documents(tmp_path):
+    corpus = corpus_with(tmp_path, quiz(tmp_path), quality={"filter": False})
+    for shard, text in (("a", f"Yesterday: {QUESTIONS[0]}"), ("b", f"Today: {QUESTIONS[1]}"), ("c", "nothing of it")):
+        deliver(corpus, shard, text)
+        corpus.judge_signals()
+        corpus.judge_duplicates()
+        with pytest.raises(UserError, match="1 documents were not compared with the set"):
+            admissible(corpus.store, corpus.config)
+        corpus.judge_contamination()
+        assert len(admissible(corpus.store, corpus.config)) == (shard == "c")
+    strict = {"contamination": {"threshold": 0.9}}
+    with pytest.raises(UserError, match="3 documents were not compared with the set 'quiz'"):
+        admissible(corpus.store, Config.model_validate(corpus.config.model_dump() | strict))
+
+
+def test_overlap_goes_when_the_items_of_a_set_change_and_before_it_is_compared_anew(tmp_path):
+    corpus = corpus_with(tmp_path, quiz(tmp_path))
+    deliver(corpus, "a", DUMP)
+    corpus.judge_contamination()
+    with corpus.store.write() as connection:
+        write_sets(connection, [REFERENCE, set_of(tmp_path, "quiz", other=QUESTIONS[2])])
+    for table in ("contamination", "contamination_items"):
+        assert corpus.store.query(f"SELECT count(*) FROM {table}") == [(0,)]
+    assert corpus.judge_contamination() == 1
+    assert held_items(corpus, "quiz") == [("other", 1)]
+
+
+def test_ids_of_items_follow_the_file_and_their_places_stay(tmp_path):
+    corpus = corpus_with(tmp_path, set_of(tmp_path, "quiz", a=QUESTIONS[0], b=QUESTIONS[1]))
+    deliver(corpus, "a", QUESTIONS[0], f"{QUESTIONS[1]} indeed")
+    corpus.judge_contamination()
+    before = corpus.rows("contamination_items")
+    with corpus.store.write() as connection:
+        write_sets(connection, [REFERENCE, set_of(tmp_path, "quiz", d=QUESTIONS[1], c=QUESTIONS[0])])
+    assert corpus.judge_contamination() == 0
+    assert corpus.rows("contamination_items") == before
+    named = corpus.store.query("SELECT item, item_id, topic, question FROM reference_items WHERE item_id IS NOT NULL")
+    assert sorted(named) == [(0, "c", "c", QUESTIONS[0]), (1, "d", "d", QUESTIONS[1])]
+
+
+@pytest.mark.parametrize("method", ["gapped", "longest_run", "gpt3"])
+def test_a_killed_comparison_keeps_what_it_has_compared(tmp_path, monkeypatch, method):
+    settings = {"contamination": {"evaluation_sets": {"quiz": {"path": "x", "method": method}}}}
+    texts = [DUMP, f"Yesterday: {QUESTIONS[0]}", "nothing of the kind", f"{QUESTIONS[2]} In October.", QUESTIONS[1]]
+    whole, killed = (SmallCorpus(tmp_path / end, sets=[REFERENCE, quiz(tmp_path)], **settings) for end in ("a", "b"))
+    for corpus in (whole, killed):
+        deliver(corpus, "a", *texts)
+    whole.judge_contamination()
+    original = contamination.texts_of
+
+    def cut(store, documents):
+        tables = [table.slice(k, 1) for table in original(store, documents) for k in range(len(table))]
+        yield from tables[:3]
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(contamination, "texts_of", cut)
+        patched.setattr(contamination, "WRITTEN_AT_ONCE", 1)
+        with pytest.raises(RuntimeError):
+            killed.judge_contamination()
+    waiting = waiting_sets(killed.store, killed.config.contamination)
+    assert [len(one.documents) for one in waiting] == [2, 2]
+    assert killed.judge_contamination() == 4
+    for table in ("contamination", "contamination_items", "contamination_report"):
+        assert killed.rows(table) == whole.rows(table)
+
+
+def test_a_verdict_says_the_score_of_a_gapped_match_and_the_words_of_a_run(tmp_path):
+    corpus = corpus_with(tmp_path, quiz(tmp_path), quality={"filter": False})
+    deliver(corpus, "a", f"Yesterday: {QUESTIONS[0]}", REFERENCE.texts()[0])
+    corpus.judge()
+    with corpus.store.scratch(*JUDGED) as connection:
+        details = connection.execute(
+            f"{VERDICTS} SELECT detail FROM verdicts ORDER BY detail", {"filter": False, "semantic": False}
+        ).fetchall()
+    assert details == [("1.00 of the question of an item of quiz",), ("14 words in a row with reference",)]
 
 
 def test_each_set_has_a_rule_of_its_own_and_the_reference_always_the_strict_one(tmp_path):

@@ -134,12 +134,12 @@ duplicate_steps = st.one_of(
 @given(st.lists(duplicate_steps, min_size=4, max_size=9), st.sampled_from([-1.0, 2.0]))
 def test_groups_and_their_sizes_forget_the_way_even_where_most_buckets_are_oversize(steps, share):
     """``share``: the keys of all documents are sorted in every run, or old ones are only searched for new ones."""
-    from winnow.stages import duplicates
+    from winnow.stages import duplicate_pairing
 
     texts = [(kind, what, [{"text": text} for text in more] if kind == "write" else more) for kind, what, more in steps]
     with pytest.MonkeyPatch.context() as patched:
         for name, value in (("MAX_BUCKET", 2), ("CENTERS", 1), ("FRESH_SHARE", share)):
-            patched.setattr(duplicates, name, value)
+            patched.setattr(duplicate_pairing, name, value)
         patched.setattr(SmallCorpus, "judge", SmallCorpus.judge_duplicates)
         ends_as_one_delivery("file", texts, {"books": -1})
 

@@ -9,6 +9,7 @@ import pytest
 from small_corpus import SmallCorpus
 
 from winnow.config import Duplicates
+from winnow.dedup.sketch import make_plan
 from winnow.errors import UserError
 from winnow.identity import doc_id
 from winnow.stages.duplicate_alarms import (
@@ -20,7 +21,9 @@ from winnow.stages.duplicate_alarms import (
     stored_alarms,
     told,
 )
+from winnow.stages.duplicate_groups import grouping_key
 from winnow.stages.pool import admissible, candidate_pool
+from winnow.store.stage import Stage
 from winnow.store.store import insert
 
 
@@ -111,7 +114,16 @@ def test_what_is_told_names_numbers_groups_a_query_and_the_mend(corpus: SmallCor
         assert len(connection.execute(query).fetchall()) == 20
 
 
+def _say_that_they_are_grouped(corpus: SmallCorpus) -> None:
+    stage = Stage(
+        corpus.store, "duplicates", "run", grouping_key(corpus.store, make_plan(corpus.config.duplicates), {})
+    )
+    with corpus.store.write() as connection:
+        stage.finish(connection, 0)
+
+
 def test_the_pool_is_not_built_while_an_alarm_stands(corpus: SmallCorpus) -> None:
+    _say_that_they_are_grouped(corpus)
     alarming = corpus.config.model_copy(update={"duplicates": Duplicates(alarm_group=80)})
     for build in (
         lambda config: admissible(corpus.store, config),

@@ -7,6 +7,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pytest
 from small_corpus import SmallCorpus
 
@@ -28,6 +29,7 @@ from winnow.stages.duplicate_plan import (
     sample_of,
     threshold_sweep,
 )
+from winnow.store import memory
 from winnow.store.store import Store
 
 WORDS = [f"word{number}" for number in range(30)]
@@ -50,18 +52,48 @@ def corpus(tmp_path: Path) -> SmallCorpus:
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        ("2GB", 2 * 10**9), ("512MiB", 512 * 2**20), ("1.5 gb", 15 * 10**8), ("100KB", 100_000), ("800", 800),
-        ("much", None), ("3 parsecs", None),
+        ("2GB", 2 * 10**9), ("512MiB", 512 * 2**20), ("1.5 gb", 15 * 10**8), ("100000KB", 10**8), ("512M", 512 * 10**6),
+        ("2 G", 2 * 10**9), ("2g", 2 * 10**9), (" .5gigabytes ", 5 * 10**8), ("1e3 MB", 10**9), ("none", None),
+        ("-1", None),
     ],
 )  # fmt: skip
 def test_a_memory_limit_is_read_as_duckdb_reads_it(limit: str, expected: int | None) -> None:
     assert memory_bytes(limit) == expected
+    with duckdb.connect() as connection:
+        connection.execute("SET memory_limit = $limit", {"limit": limit})
+        number, unit = connection.execute("SELECT current_setting('memory_limit')").fetchall()[0][0].split()
+    scale = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "PiB": 2**50}[unit]
+    assert float(number) * scale == pytest.approx(2**64 if expected is None else expected, rel=0.08)
+
+
+@pytest.mark.parametrize("limit", ["800", "", "much", "3 parsecs", "1.2.3GB", "0%", "150%"])
+def test_what_is_no_memory_limit_is_refused(limit: str) -> None:
+    with pytest.raises(UserError, match=r"store\.memory_limit is"):
+        memory_bytes(limit)
 
 
 def test_a_share_of_memory_is_that_of_this_machine() -> None:
     whole = memory_bytes("100%")
     assert whole is not None and whole > 2**28
     assert memory_bytes("25%") == pytest.approx(whole / 4, abs=1)
+
+
+def test_a_share_of_memory_is_of_what_the_control_groups_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, content in (("box/memory.max", "max\n"), ("memory.max", f"{10**8}\n")):
+        (tmp_path / "groups" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / place).write_text(content)
+    lines = tmp_path / "cgroup"
+    lines.write_text("3:cpu:/other\n0::/box/inner\n")
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
+    files = memory._limit_files(lines)
+    monkeypatch.setattr(memory, "_limit_files", lambda: files)
+    assert memory_bytes("50%") == 5 * 10**7
+
+
+def test_duckdb_gets_a_share_as_bytes(tmp_path: Path) -> None:
+    with Store(Home(tmp_path), StoreSettings(memory_limit="50%")).scratch() as connection:
+        found = connection.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert found is not None and found[0].endswith("iB")
 
 
 def test_too_little_disk_or_memory_is_refused_with_the_numbers_and_the_mend() -> None:

@@ -7,12 +7,14 @@ import pytest
 from small_corpus import SmallCorpus
 
 from winnow.config import Duplicates
+from winnow.dedup import candidates, shingles
+from winnow.dedup.buckets import BandColumns
 from winnow.dedup.sketch import band, make_plan, sketch
 from winnow.errors import UserError
 from winnow.identity import doc_id, doc_ids
-from winnow.stages import duplicates as stage_module
-from winnow.stages import sketches
-from winnow.stages.duplicates import pairs_among
+from winnow.stages import band_rows, sketches
+from winnow.stages import duplicate_pairing as stage_module
+from winnow.stages.duplicate_check import pairs_among
 from winnow.store.stage import Stage
 from winnow.store.store import insert
 
@@ -198,6 +200,13 @@ def test_deliveries_and_withdrawals_around_oversize_buckets_end_as_one_delivery(
     state = {f"web/{number}.jsonl": [{"text": text}] for number, text in enumerate([*ALIKE, *APART])}
     gone = sorted(state, key=lambda shard: doc_id(state[shard][0]["text"]))[:3]  # centers among them
     monkeypatch.setattr(stage_module, "FRESH_SHARE", share)
+    made = []
+
+    def in_a_file(bands, capacity, scratch):
+        made.append(BandColumns(bands, capacity, scratch, held_bytes=0))
+        return made[-1]
+
+    monkeypatch.setattr(band_rows, "BandColumns", in_a_file)
     wandered = SmallCorpus(tmp_path / "wandered")
     for shards in (sorted(state)[:4], sorted(state)[4:]):  # the buckets are small, then oversize, then small or new
         for shard in shards:
@@ -222,6 +231,36 @@ def test_deliveries_and_withdrawals_around_oversize_buckets_end_as_one_delivery(
     for table in ("duplicate_pairs", "duplicates", "bucket_centers", "bands", "sketches"):
         assert wandered.rows(table) == direct.rows(table), table
     assert direct.rows("bucket_centers")
+    assert len(made) == 4 and all(columns._file is not None for columns in made)
+
+
+def test_other_limits_of_buckets_compare_all_documents_anew_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_module, "MAX_BUCKET", 4)
+    wandered = deliver(SmallCorpus(tmp_path / "wandered"), web=ALIKE[:6])
+    for centers in (2, 1):
+        monkeypatch.setattr(stage_module, "CENTERS", centers)
+        assert wandered.judge_duplicates() == 6
+        assert wandered.judge_duplicates() == 0
+    direct = deliver(SmallCorpus(tmp_path / "direct"), web=ALIKE[:6])
+    for table in ("duplicate_pairs", "duplicates", "bucket_centers"):
+        assert wandered.rows(table) == direct.rows(table), table
+
+
+def test_a_filter_that_would_be_too_large_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage_module, "FRESH_SHARE", 2.0)
+    monkeypatch.setattr(stage_module, "FILTER_BYTES", 1_000)
+    monkeypatch.setattr(stage_module, "touched_columns", None)
+    assert near(deliver(SmallCorpus(tmp_path), web=[TEXT, LONGER])).keys() == {TEXT, LONGER}
+
+
+def test_threads_are_those_of_the_settings(tmp_path, monkeypatch):
+    for module in (shingles, candidates, band_rows):
+        monkeypatch.setattr(module, "usable_cores", None)
+    for share, number in ((2.0, 0), (-1.0, 1)):
+        monkeypatch.setattr(stage_module, "FRESH_SHARE", share)
+        corpus = deliver(SmallCorpus(tmp_path / str(number), store={"threads": 1}), web=[TEXT, LONGER])
+        assert len(near(corpus)) == 2
+        assert len(pairs_among(corpus.store, every_document(corpus), plan_of(corpus))) == 1
 
 
 def plan_of(corpus: SmallCorpus):
@@ -244,6 +283,13 @@ def test_a_recall_out_of_reach_is_refused():
 def test_the_scheme_names_all_that_decides_whether_sketches_compare():
     schemes = {
         make_plan(Duplicates(**settings)).scheme
-        for settings in ({}, {"seed": 2}, {"permutations": 64}, {"threshold": 0.7}, {"recall": 0.999999})
+        for settings in (
+            {},
+            {"seed": 2},
+            {"permutations": 64},
+            {"threshold": 0.7},
+            {"threshold": 0.8000004},
+            {"recall": 0.999999},
+        )
     }
-    assert len(schemes) == 5
+    assert len(schemes) == 6

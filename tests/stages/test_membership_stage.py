@@ -123,6 +123,19 @@ def test_items_that_documents_hold_are_marked_and_set_apart_from_the_others(tmp_
     assert card["reference"]["min_k_auc"] is None
 
 
+def test_what_was_compared_by_other_settings_says_nothing_of_where_items_are(tmp_path, folder):
+    corpus = small_world(tmp_path / "home", folder)
+    run(corpus)
+    settings = {"contamination": {"threshold": 0.9, "min_words": 12}}
+    for compared in (False, True):
+        corpus.config = corpus.config.model_validate(corpus.config.model_dump() | settings)
+        if compared:
+            corpus.judge_contamination()
+        assert run(corpus) == 0
+        held = {place for place, flag in rows(corpus, "item, in_corpus", evaluation_set="quiz") if flag}
+        assert held == (set(LEAKED) if compared else set())
+
+
 def test_a_changed_corpus_changes_where_items_are_found_without_reading_them_again(tmp_path, folder):
     corpus = small_world(tmp_path / "home", folder)
     run(corpus)

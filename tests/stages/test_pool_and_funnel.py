@@ -118,13 +118,26 @@ def test_of_two_sets_with_equally_long_matches_the_first_by_name_is_named(tmp_pa
     sets = [reference_items(LEAKED), *(reference_items(LEAKED, name=name, kind="evaluation") for name in ("b", "a"))]
     corpus = judged(SmallCorpus(tmp_path, sets=sets), web=[GOOD[0] + " " + LEAKED])
     (row,) = candidate_pool(corpus.store, corpus.config, "k", "t").documents.to_pylist()
-    assert row["detail"].endswith("in a row with a")
+    assert row["detail"] == "1.00 of the question of an item of a"
 
 
 def test_without_the_filter_quality_is_recorded_and_does_not_object(tmp_path):
     corpus = judged(SmallCorpus(tmp_path, quality={"filter": False}), web=["too short", GOOD[0]])
     assert set(verdicts(corpus).values()) == {(None, None)}
     assert corpus.store.query("SELECT count(*) FROM signals WHERE NOT gopher_passed") == [(1,)]
+
+
+def test_duplicates_of_another_state_or_configuration_are_not_selected_from(corpus):
+    judged(corpus, web=GOOD[:2])
+    strict = corpus.config.model_validate(corpus.config.model_dump() | {"duplicates": {"threshold": 0.99}})
+    assert len(admissible(corpus.store, corpus.config)) == 2
+    for config in (strict, corpus.config):
+        if config is corpus.config:
+            corpus.write("web/b.jsonl", [{"text": GOOD[2]}])
+            corpus.deliver()
+        for build in (admissible, lambda store, config: candidate_pool(store, config, "k", "t")):
+            with pytest.raises(UserError, match=r"near duplicates are not those of the present .* materialize"):
+                build(corpus.store, config)
 
 
 @pytest.mark.parametrize("table", ["signals", "clusters", "token_counts"])

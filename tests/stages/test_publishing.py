@@ -129,6 +129,7 @@ def test_a_takedown_after_the_choice_leaves_no_manifest_with_the_document(corpus
         make_manifest(corpus.store, selected, stage)
     assert manifests(corpus) == ([], [])
     assert corpus.store.query("SELECT count(*) FROM parts WHERE kind = 'manifest_rows'") == [(0,)]
+    corpus.judge_duplicates()
     again = made(corpus)
     assert again.manifest.documents == 4
     assert doc not in again.manifest.rows["doc_id"].to_pylist()

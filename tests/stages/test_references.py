@@ -150,6 +150,36 @@ def test_two_sets_of_one_name_are_refused(tmp_path):
         write_sets(connection, twins)
 
 
+def test_sets_that_swap_their_files_and_swap_back_are_read_each_time(tmp_path):
+    """What was done under another state of the settings is no reason to skip."""
+    import dagster as dg
+
+    from assets.contamination import reference_sets
+    from resources.workspace import Workspace
+    from winnow.config import save_config, validate_config
+
+    reference = [{"text": item(n), "part": "judging" if n % 2 else "selecting"} for n in range(4)]
+    path = write(tmp_path, reference)
+    for name, number in (("a", 5), ("b", 6)):
+        write(tmp_path, [{"question": item(number)}], f"{name}.jsonl")
+    one, other = {"path": "a.jsonl", "threshold": 0.6}, {"path": "b.jsonl"}
+    for sets, expected in (
+        ({"x": one, "y": other}, {"x": item(5), "y": item(6)}),
+        ({"x": other, "y": one}, {"x": item(6), "y": item(5)}),
+        ({"x": one, "y": other}, {"x": item(5), "y": item(6)}),
+        ({"x": one, "z": other}, {"x": item(5), "z": item(6)}),
+        ({"x": one, "y": other}, {"x": item(5), "y": item(6)}),
+    ):
+        raw = {"reference": {"path": str(path)}, "contamination": {"evaluation_sets": sets}}
+        save_config(validate_config(raw, tmp_path / "winnow.toml"), tmp_path / "winnow.toml")
+        workspace = Workspace(home=str(tmp_path))
+        dg.materialize([reference_sets], resources={"workspace": workspace})
+        stored = {
+            found.name: found.texts()[0] for found in stored_sets(workspace.store()) if found.kind == "evaluation"
+        }
+        assert stored == expected
+
+
 def contaminated(corpus: SmallCorpus) -> list[tuple[str, int]]:
     return corpus.store.query("SELECT evaluation_set, longest_match FROM contamination ORDER BY ALL")
 

@@ -240,7 +240,7 @@ def test_the_pool_of_the_next_selection_has_no_withdrawn_document(tmp_path):
     add_takedowns(corpus.store, [make_demand("original_id", "w2")])
     corpus.write("web/b.jsonl", [{"text": TEXTS[2]}, {"text": "one more"}])
     corpus.deliver()
-    corpus.judge_signals()
+    corpus.judge()
     with corpus.store.write() as connection:
         ids = connection.execute("SELECT doc_id FROM documents").to_arrow_table()["doc_id"]
         count = len(ids)

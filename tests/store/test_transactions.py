@@ -178,6 +178,12 @@ def test_scratch_copies_the_named_tables_and_filters_by_the_columns_that_they_ha
     assert store.query("SELECT count(*) FROM signals") == [(2,)]
 
 
+def test_scratch_without_tables_does_not_open_the_store(store, monkeypatch):
+    monkeypatch.setattr(type(store), "read", None)
+    with store.scratch() as connection:
+        assert connection.execute("SELECT 1").fetchall() == [(1,)]
+
+
 def test_scratch_holds_no_lock(store):
     with store.scratch("documents"), store.write() as connection:
         insert_row(connection, "costs", stage="meanwhile")

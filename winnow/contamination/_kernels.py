@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from winnow.compiled import kernel
+
 SEED = np.uint64(0xCBF29CE484222325)
 STEP = np.uint64(0x9E3779B97F4A7C15)
 BASE = np.uint64(0xD6E8FEB86659FD93)
@@ -18,7 +20,7 @@ BREAK, DROPPED, ALONE = -1, -2, 1 << 24  # see lower_table in words.py
 DOTTED_I = 0x130  # the one character whose lower case is two: "i" and a combining dot, which is no word character
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _mix(key):
     key ^= key >> np.uint64(33)
     key *= np.uint64(0xFF51AFD7ED558CCD)
@@ -27,7 +29,7 @@ def _mix(key):
     return key ^ (key >> np.uint64(33))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def split_words(text, lower, hashes, starts, ends):
     """Fill the hash and the character span of each word of one text; return their number.
 
@@ -71,7 +73,7 @@ def split_words(text, lower, hashes, starts, ends):
     return words
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def split_spans(data, offsets, start, stop, lower):
     """Word hashes uint64, first characters and characters after the end int32 of rows ``start:stop``, and bounds."""
     room = (offsets[stop] - offsets[start]) // 2 + stop - start  # a word and what ends it are two bytes
@@ -85,7 +87,7 @@ def split_spans(data, offsets, start, stop, lower):
     return hashes[:count].copy(), starts[:count].copy(), ends[:count].copy(), bounds
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def split_all(data, offsets, lower):
     """Word hashes of all texts, one after another, and offsets int64 ``[N + 1]`` into them."""
     count = offsets.shape[0] - 1
@@ -99,14 +101,14 @@ def split_all(data, offsets, lower):
     return hashes[: bounds[count]].copy(), bounds
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _prefixes(words, count, prefix):
     prefix[0] = np.uint64(0)
     for i in range(count):
         prefix[i + 1] = prefix[i] * BASE + words[i]
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _power(n):
     power = np.uint64(1)
     for _ in range(n):
@@ -114,12 +116,12 @@ def _power(n):
     return power
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _key(prefix, i, n, power):
     return _mix((prefix[i + n] - prefix[i] * power) ^ (np.uint64(n) << np.uint64(56)))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def item_ngrams(words, bounds, n, shortest):
     """Keys uint64 and first words int64 of the items' n-grams; an item of fewer than n words is one n-gram, or none."""
     keys, firsts = np.empty(words.shape[0], np.uint64), np.empty(words.shape[0], np.int64)
@@ -138,7 +140,7 @@ def item_ngrams(words, bounds, n, shortest):
     return keys[:found].copy(), firsts[:found].copy()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_table(keys, capacity):
     """Open-addressing table of distinct keys: int64 ``[capacity]`` (a power of two) of their positions, or -1."""
     table = np.full(capacity, -1, np.int64)
@@ -150,7 +152,7 @@ def fill_table(keys, capacity):
     return table
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _look_up(table, keys, key):
     slot = np.int64(key & np.uint64(table.shape[0] - 1))
     while table[slot] >= 0:
@@ -160,7 +162,7 @@ def _look_up(table, keys, key):
     return np.int64(-1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def search(data, offsets, start, stop, lower, lengths, table, keys, groups, firsts, items, item_words, bounds, found):
     """Fill rows ``start:stop`` of ``found`` int64 ``[N, 7]``.
 
@@ -220,3 +222,64 @@ def search(data, offsets, start, stop, lower, lengths, table, keys, groups, firs
         found[row, 3], found[row, 4] = best, best_item
         if best:
             found[row, 5], found[row, 6] = starts[best_at], ends[best_at + best - 1]
+
+
+@kernel
+def runs(words, starts, ends, bounds, start, stop, n, table, keys, groups, firsts, items, item_words, item_bounds):
+    """Longest run of at least n words that rows ``start:stop`` share with each item, in the order of row and item.
+
+    int64 ``[M, 5]``: row, item, words, first and last character + 1. Of equally long runs the earlier. ``firsts`` are
+    followed as by :func:`search`.
+    """
+    out, filled = np.empty((256, 5), np.int64), 0
+    power = _power(n)
+    for row in range(start, stop):
+        base, count = bounds[row], bounds[row + 1] - bounds[row]
+        text = words[base : base + count]
+        prefix = np.empty(count + 1, np.uint64)
+        _prefixes(text, count, prefix)
+        room, found, common_before = np.empty((64, 3), np.int64), 0, False
+        for i in range(count - n + 1):
+            group = _look_up(table, keys, _key(prefix, i, n, power))
+            if group < 0:
+                common_before = False
+                continue
+            postings = firsts[groups[group] : groups[group + 1]]
+            common = postings.shape[0] > COMMON
+            for first in postings[:COMMON]:
+                item, back = items[first], 0
+                if i and first > item_bounds[item] and text[i - 1] == item_words[first - 1]:
+                    if common or not common_before:
+                        continue  # inside a run that was measured from its first word
+                    while (
+                        i > back
+                        and first - back > item_bounds[item]
+                        and text[i - back - 1] == item_words[first - back - 1]
+                    ):
+                        back += 1
+                run = 0
+                while (
+                    i + run < count and first + run < item_bounds[item + 1] and text[i + run] == item_words[first + run]
+                ):
+                    run += 1
+                if found == room.shape[0]:
+                    room = np.concatenate((room, np.empty((found, 3), np.int64)))
+                room[found, 0], room[found, 1], room[found, 2] = item, run + back, i - back
+                found += 1
+            common_before = common
+        order = np.argsort(room[:found, 0], kind="mergesort")
+        for k in range(found):
+            item, run, at = room[order[k]]
+            if run < n:
+                continue
+            last = filled - 1
+            if filled and out[last, 0] == row and out[last, 1] == item:
+                if run < out[last, 2] or (run == out[last, 2] and starts[base + at] >= out[last, 3]):
+                    continue
+                filled -= 1
+            if filled == out.shape[0]:
+                out = np.concatenate((out, np.empty((filled, 5), np.int64)))
+            out[filled, 0], out[filled, 1], out[filled, 2] = row, item, run
+            out[filled, 3], out[filled, 4] = starts[base + at], ends[base + at + run - 1]
+            filled += 1
+    return out[:filled].copy()

@@ -5,12 +5,13 @@ found by, its first answer. n = 4 words in a row are an n-gram.
 
 * Document frequency df(g): distinct segments of the kind (of N) that hold g. Weight of an n-gram:
   idf(g) = ln((N + 1) / df(g)) / ln(N + 1), in (0, 1]; 0 (and no seed) for **boilerplate**, which is df(g) > max(5,
-  N / 100), fewer than 2 distinct words of at least 3 letters, or a place of the segment that repeats an earlier one.
+  min(N / 100, 256)), fewer than 2 distinct words of at least 3 letters, or a repetition inside the segment.
 * Weight of a word: the mean of the weights of the n-grams that hold it, w(p). Words of a quotation inside a question
   weigh together at most a third of the words outside, so that a quotation alone never makes a score.
 * A **match** is a run of seeds in the document with at most 11 places between two that are none (two changed words, or
-  eight put in between), no longer than twice the segment. Its **score** is the share of the segment's weight on words
-  that its seeds cover: sum of w(p) over covered p / sum of w(p). The longest match counts, not the union of several.
+  eight put in between), no longer than twice the segment and 11 places, that no seed beside it can be added to. Matches
+  may overlap, so what stands before or behind a copy takes nothing from it. The **score** is the share of the segment's
+  weight on words that its seeds cover: sum of w(p) over covered p / sum of w(p). The best match counts, not the union.
 * An answer stands **near** when it (8 words in a row of a longer one) occurs at most 50 words from the match; of a
   match with an answer, the question. What tells nothing is not looked for: answers of more than max(5, N / 100) items,
   those made of the question's own words, those without a word of 3 letters or a digit.
@@ -235,13 +236,15 @@ def find_matches(words: Words, index: GappedIndex, threads: int = 2) -> pa.Table
     from winnow.contamination import _gapped as kernels
 
     floor = min(RECORDED, index.threshold)
+    states = [np.full(len(index.parts), answer) for answer in (-1, 0, 1)]
+    limits = [required_score(index.length, index.parts, state, index.threshold) for state in states]
 
     def work(rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         return kernels.search(
             words.hashes, words.starts, words.ends, words.bounds, *rows, N, index.bits, index.bitmap, index.table,
             index.keys, index.groups, index.firsts, index.segments, index.words, index.bounds, index.weight,
-            index.total, index.seed, index.owner_bounds, index.owners, index.answer_bounds, index.answers,
-            index.answer_words, MISSES, NEAR, floor - 1e-9,
+            index.total, index.seed, np.column_stack(limits), index.owner_bounds, index.owners, index.answer_bounds,
+            index.answers, index.answer_words, MISSES, NEAR, floor - 1e-9,
         )  # fmt: skip
 
     with ThreadPoolExecutor(threads) as pool:
@@ -251,7 +254,7 @@ def find_matches(words: Words, index: GappedIndex, threads: int = 2) -> pa.Table
     row, segment, item, matched, shared, longest, start, end, span, answer = found.T
     required = required_score(index.length[segment], index.parts[segment], answer, index.threshold)
     reached = score >= required - 1e-9
-    order = np.lexsort((index.parts[segment], start, -longest, -score, ~reached, item, row))
+    order = np.lexsort((index.parts[segment], start, -longest, -np.round(score, 9), ~reached, item, row))
     best = order[np.flatnonzero(np.append(True, np.diff(row[order]) | np.diff(item[order])))] if len(row) else order
     coverage = span / np.maximum(np.diff(words.bounds)[row], 1)
     arrays = [

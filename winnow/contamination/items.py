@@ -64,17 +64,34 @@ def _first(fields: dict[str, Any], names: Iterable[str]) -> Any:
 
 def _answers(value: Any, fields: dict[str, Any]) -> list[str]:
     """Return the answer texts: of a number or a letter among choices, the choice that it names."""
-    choices: Any = fields.get("choices", fields.get("options"))
-    labels: Any = None
-    if isinstance(choices, dict):  # ARC and OpenBookQA on the hub: {"text": [...], "label": ["A", ...]}
-        choices, labels = choices.get("text"), choices.get("label")
-    if isinstance(choices, list) and all(isinstance(choice, str) for choice in choices):
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(choices):
-            return [choices[value]]
-        names = labels if isinstance(labels, list) else [chr(ord("A") + k) for k in range(len(choices))]
-        if isinstance(value, str) and value in names[: len(choices)]:
-            return [choices[names.index(value)]]
+    choices, labels = _choices(fields.get("choices", fields.get("options")))
+    if not isinstance(value, bool) and isinstance(value, int | str) and str(value) in labels:
+        return [choices[labels.index(str(value))]]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(choices):
+        return [choices[value]]
     return _texts(value)
+
+
+def _choices(given: Any) -> tuple[list[str], list[str]]:
+    """Return the choices and their labels: those that are given, else A, B, C and so on.
+
+    Known are a list of texts, a list of ``{"text", "label"}``, ``{"text": [...], "label": [...]}`` (ARC, OpenBookQA)
+    and ``{"A": ..., "B": ...}``.
+    """
+    labels: Any = None
+    if isinstance(given, dict):
+        if isinstance(given.get("text"), list):
+            given, labels = given["text"], given.get("label")
+        else:
+            given, labels = list(given.values()), list(given)
+    elif isinstance(given, list) and given and all(isinstance(one, dict) for one in given):
+        named = [one.get("label") for one in given]
+        given, labels = [one.get("text") for one in given], named if None not in named else None
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        return [], []
+    if not isinstance(labels, list) or len(labels) != len(given):
+        return given, [chr(ord("A") + k) for k in range(len(given))]
+    return given, [str(label) for label in labels]
 
 
 def _texts(value: Any) -> list[str]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from winnow.config import Contamination
 from winnow.contamination.gapped import build_gapped, find_matches
 from winnow.contamination.items import Item
-from winnow.contamination.ngrams import build_index, contaminated, find_collisions, find_overlap
+from winnow.contamination.ngrams import build_index, contaminated, find_collisions, find_overlap, find_runs
 from winnow.contamination.words import Words, split_words
 from winnow.identity import digest
 
-OVERLAP_VERSION = "3"
+OVERLAP_VERSION = "4"
 """Raise it when a method changes: every document is then compared anew."""
 GPT3_NGRAM = 13
 GPT3_DOCUMENTS = 10
@@ -92,11 +93,18 @@ class Comparison:
         """How the words are cut that the comparison needs; "" when it cuts them itself."""
         return {"gapped": "gapped", "gpt3": "gpt3"}.get(self.rule.method, "")
 
-    def compare(self, texts: pa.Table, words: Words | None = None) -> Overlap:
+    def ngram_items(self) -> pa.Table:
+        """Return the distinct ``ngram`` uint64 (its hash) and ``item`` int64 of a set compared by ``gpt3``."""
+        sizes = np.diff(self._index.groups)
+        pairs = np.stack([np.repeat(np.arange(len(sizes)), sizes), self._index.items[self._index.firsts]])
+        ngrams, items = np.unique(pairs, axis=1)
+        return pa.table({"ngram": self._index.keys[ngrams], "item": items})
+
+    def compare(self, texts: pa.Table, words: Words | None = None, common: pa.Array | None = None) -> Overlap:
         """Return what documents (``doc_id``, ``text``) share with the set; ``words`` are theirs, cut so.
 
-        By ``gpt3`` every document that shares a 13-gram counts as contaminated until the n-grams that many documents
-        have are known (``contamination_ngrams``).
+        By ``gpt3`` an item is held by a document that shares a 13-gram with it which is not one of ``common`` uint64,
+        those that many documents have.
         """
         if self.cut and words is None:
             words = split_words(texts["text"], self.cut)
@@ -105,23 +113,42 @@ class Comparison:
         if self.rule.method == "gapped" and words is not None:
             found = find_matches(words, self._gapped)
         else:
-            found = self._run(texts["text"])
             if words is not None:
                 ngrams = find_collisions(words, self._index)
+            found = self._run(texts["text"], words, ngrams, common)
         found = self._named(found.rename_columns({"start": "span_start", "end": "span_end"}), ids)
         worst = found.take(_worst(found)).drop_columns(["position"])
         items = found.filter(found["contaminated"]).select(ITEM_COLUMNS)
         return Overlap(worst, items, self._named(ngrams, ids).drop_columns(["position"]))
 
-    def _run(self, texts: pa.ChunkedArray) -> pa.Table:
+    def _run(self, texts: pa.ChunkedArray, words: Words | None, ngrams: pa.Table, common: pa.Array | None) -> pa.Table:
+        """Return a row for each document's longest run, and one for each other item that it holds."""
         found = find_overlap(texts, self._index)
+        places = found["position"].combine_chunks()
+        if words is None:
+            runs = find_runs(split_words(texts.take(places), self._index.cut), self._index)
+            runs = runs.set_column(0, "position", places.take(runs["position"].combine_chunks()))
+        else:
+            runs = find_runs(words, self._index)
+        of_document = found.select(["position", "matched", "coverage"])
+        runs = runs.join(of_document, "position", join_type="inner").select(found.column_names)
+        key = np.stack(
+            [np.concatenate([one[name].to_numpy() for one in (found, runs)]) for name in ("position", "item")]
+        )
+        _, first = np.unique(key, axis=1, return_index=True)  # of an item in both, the row of the longest run
+        found = pa.concat_tables([found, runs]).take(first)
         longest = found["longest_match"].to_numpy()
-        reached = np.ones(len(found), bool)
         score = np.ones(len(found))
         if self.rule.min_words is not None:
             reached = contaminated(found, self._index, self.rule.min_words)
             sizes = np.diff(self._index.bounds)[found["item"].to_numpy()]
             score = np.minimum(longest / np.minimum(self.rule.min_words, np.maximum(sizes, self._index.n)), 1.0)
+        else:
+            rare = ngrams if common is None else ngrams.filter(pc.invert(pc.is_in(ngrams["ngram"], common)))
+            held = rare.join(self.ngram_items(), "ngram", join_type="inner")
+            pairs = set(zip(held["position"].to_pylist(), held["item"].to_pylist(), strict=True))
+            rows = zip(found["position"].to_pylist(), found["item"].to_pylist(), strict=True)
+            reached = np.array([row in pairs for row in rows], bool)
         return (
             found.append_column("part", pa.array(["all"] * len(found), pa.string()))
             .append_column("score", pa.array(score))
@@ -164,7 +191,9 @@ def _items(items: pa.Table) -> list[Item]:
     ]
 
 
-def compare_all(texts: pa.Table, comparisons: Sequence[Comparison]) -> list[Overlap]:
-    """Compare documents with several sets, cutting their words once for each way to cut."""
+def compare_all(
+    texts: pa.Table, comparisons: Sequence[Comparison], common: Mapping[str, pa.Array] | None = None
+) -> list[Overlap]:
+    """Compare documents with several sets, their words cut once for each way to cut; ``common`` by the set's name."""
     words = {cut: split_words(texts["text"], cut) for cut in sorted({one.cut for one in comparisons} - {""})}
-    return [one.compare(texts, words.get(one.cut)) for one in comparisons]
+    return [one.compare(texts, words.get(one.cut), (common or {}).get(one.name)) for one in comparisons]

@@ -125,6 +125,25 @@ def find_overlap(texts: pa.Array | pa.ChunkedArray, index: NgramIndex, threads: 
     return pa.table([pa.array(column) for column in columns], schema=SCHEMA)
 
 
+def find_runs(words: Words, index: NgramIndex, threads: int = 2) -> pa.Table:
+    """Return the longest run of at least n words that each text shares with each item.
+
+    ``position``, ``item``, ``longest_match``, ``start``, ``end``, all int64, by position and item: as
+    :func:`find_overlap`, which gives the longest of all items only. ``words`` are cut as the index was.
+    """
+    from winnow.contamination import _kernels as kernels
+
+    def work(rows: tuple[int, int]) -> np.ndarray:
+        return kernels.runs(
+            words.hashes, words.starts, words.ends, words.bounds, *rows, index.n, index.table, index.keys,
+            index.groups, index.firsts, index.items, index.item_words, index.bounds,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = np.concatenate([np.zeros((0, 5), np.int64), *pool.map(work, pieces(words.bounds, 1 << 19))])
+    return pa.table(list(found.T), names=["position", "item", "longest_match", "start", "end"])
+
+
 def find_collisions(words: Words, index: NgramIndex, threads: int = 2) -> pa.Table:
     """Return the distinct n-grams of the index that each text holds: ``position`` int64, ``ngram`` uint64 (its hash).
 

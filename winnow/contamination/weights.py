@@ -15,8 +15,13 @@ from winnow.contamination.words import Words
 
 N = 4
 COMMON_SEGMENTS, COMMON_SHARE = 5, 0.01
+FOLLOWED = 256
+"""Segments that are looked at for one n-gram at most: what more of them hold is boilerplate in any set."""
 TELLING_LETTERS, TELLING_WORDS = 3, 2
-_QUOTATION = re.compile(r"“[^”]*”|«[^»]*»|``.*?''|\"[^\"]*\"", re.DOTALL)
+_QUOTATION = re.compile(
+    r"“[^”]*”|„[^“”]*[“”]|«[^»]*»|``.*?''|\"[^\"]*\"|「[^」]*」|‘[^\n]*?’(?!\w)|(?<![\w'`])'(?=\w)[^\n]*?'(?![\w'])",
+    re.DOTALL,
+)
 _WORD = re.compile(r"\w+")
 _TELLS = re.compile(r"\d|[^\W\d_]{3}|(?=[\u0e00-\U0003ffff])[^\W\d_]")
 
@@ -59,7 +64,7 @@ def ngram_weights(
         group = np.cumsum(new_key) - 1
         df = np.bincount(group[first])[group]
         value = np.log((segments + 1) / df) / np.log(segments + 1)
-        value[~first | (df > max(COMMON_SEGMENTS, COMMON_SHARE * segments))] = 0
+        value[~first | (df > max(COMMON_SEGMENTS, min(COMMON_SHARE * segments, FOLLOWED)))] = 0
         idf[order] = value
     windows = np.lib.stride_tricks.sliding_window_view
     if len(words) >= N:

@@ -7,14 +7,14 @@ documents over threads (``shingles.over_ranges``).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from winnow.compiled import kernel
 from winnow.dedup._hash_kernels import xxh64
 
 U64 = np.uint64
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def band_keys(rows, width, first, last, out):
     """Fill ``out`` uint64 ``[N, B]`` with the xxh64 of each band's bytes, seeded with the band's number.
 

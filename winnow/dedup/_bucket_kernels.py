@@ -6,12 +6,13 @@ Keys are hashes, so their upper bits are as good as any other hash of them.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from winnow.compiled import kernel
 
 U64 = np.uint64
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def locate(high, low, starts, shift, wanted_high, wanted_low, out):
     """Fill ``out`` int32 with the places of ids among sorted ones, -1 where absent; ``starts`` cuts by upper bits."""
     for i in range(len(wanted_high)):
@@ -28,7 +29,7 @@ def locate(high, low, starts, shift, wanted_high, wanted_low, out):
         out[i] = first if found else -1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def fill_filter(keys, bits, bitmap, slots):
     """Enter keys uint64 into a bitmap uint64 of 2**bits bits and a table of 2**n slots with 0 for an empty one."""
     mask = U64(len(slots) - 1)
@@ -43,7 +44,7 @@ def fill_filter(keys, bits, bitmap, slots):
         slots[slot] = key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def probe(keys, rows, width, bits, bitmap, slots, zero, out):
     """Set ``out[i]`` where one of the ``width`` keys of row i (flat ``keys``) was entered."""
     mask = U64(len(slots) - 1)
@@ -67,7 +68,7 @@ def probe(keys, rows, width, bits, bitmap, slots, zero, out):
         out[row] = hit
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def runs(keys, places, starts, ends):
     """Find the runs of at least 2 equal sorted keys; sort the places inside each; return how many runs there are."""
     count, start = 0, 0
@@ -86,7 +87,7 @@ def runs(keys, places, starts, ends):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _is_among(place, former, first, last):
     found = False
     for i in range(first, last):
@@ -94,7 +95,7 @@ def _is_among(place, former, first, last):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bucket_pairs(keys, places, starts, ends, run, fresh, former_keys, former_places, max_bucket, centers, out):
     """Write the pairs to compare, from bucket ``run`` on, as codes until ``out`` is full; return (next run, pairs).
 
@@ -130,7 +131,7 @@ def bucket_pairs(keys, places, starts, ends, run, fresh, former_keys, former_pla
     return run, filled
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def distinct(codes, count):
     """Move the distinct ones of the sorted ``codes[:count]`` to the front; return how many they are."""
     kept = 0
@@ -141,7 +142,7 @@ def distinct(codes, count):
     return kept
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def enter(high, low, slots):
     """Enter ids into a table int32 of 2**n slots, -1 for an empty one."""
     mask = U64(len(slots) - 1)
@@ -152,7 +153,7 @@ def enter(high, low, slots):
         slots[slot] = i
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(high, low, slots, one_high, one_low):
     mask = U64(len(slots) - 1)
     slot = one_low & mask
@@ -164,7 +165,7 @@ def _find(high, low, slots, one_high, one_low):
     return np.int32(-1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mark(high, low, slots, marked_high, marked_low, marks):
     """Set ``marks`` of those entered ids that are among others."""
     for i in range(len(marked_high)):
@@ -173,7 +174,7 @@ def mark(high, low, slots, marked_high, marked_low, marks):
             marks[found] = True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def among(high, low, slots, asked_high, asked_low, out):
     """Set ``out`` where an id was entered."""
     for i in range(len(asked_high)):

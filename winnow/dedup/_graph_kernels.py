@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
+from winnow.compiled import kernel
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def unite(parent, left, right):
     """Join the trees of pairs of documents in ``parent`` int32 ``[N]``, which begins as ``0..N - 1``.
 
@@ -22,14 +22,14 @@ def unite(parent, left, right):
         parent[max(a, b)] = min(a, b)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def flatten(parent):
     """Let every document point to the root of its component."""
     for i in range(len(parent)):
         parent[i] = parent[parent[i]]  # a parent is never above its child, so it is already a root
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def adjacency(left, right, weights, starts, neighbours, similarities):
     """Fill the adjacency of N documents from pairs: both directions of each, by document.
 
@@ -45,7 +45,7 @@ def adjacency(left, right, weights, starts, neighbours, similarities):
     starts[0] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def walk(order, rank, starts, neighbours, weights, keeper, similarity):
     """Walk the documents by priority; each joins its first kept neighbour, else stays its own keeper.
 
@@ -67,7 +67,7 @@ STEPS = 64
 """Steps of a merge between two looks at whether the threshold can still be reached."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def jaccard(left, right, starts, ends, hashes, threshold, first, last, out):
     """Fill ``out`` float64 ``[P]`` with the similarity of sets, -1 where it is certainly below ``threshold``.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.compiled import kernel
 from winnow.dedup._intrinsics import load8, load32, load64
-from winnow.dedup._jit import kernel
 
 __all__ = ["load8", "load32", "load64", "xxh32", "xxh32_padded", "xxh64"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.compiled import kernel
 from winnow.dedup._hash_kernels import U32, U64, xxh32_padded, xxh64
-from winnow.dedup._jit import kernel
 from winnow.dedup._shingle_kernels import mix, roll
 from winnow.dedup._unit_kernels import cut, make_scratch
 

@@ -8,10 +8,11 @@ or the library that multiplies.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from winnow.compiled import kernel
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _cosine(left, right):
     """Return the cosine of two unit float32 ``[D]``; products are exact in float64, vector lanes are summed apart."""
     total = 0.0
@@ -20,7 +21,7 @@ def _cosine(left, right):
     return min(total, 1.0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def cosines(left, right):
     """Return the cosine of each row of ``left`` with the same row of ``right`` (unit float32 ``[N, D]``), float64."""
     found = np.empty(len(left))
@@ -29,7 +30,7 @@ def cosines(left, right):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _root(parent, member):
     while parent[member] != member:
         parent[member] = parent[parent[member]]
@@ -37,7 +38,7 @@ def _root(parent, member):
     return member
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def roots(parent):
     """Return the root of every member's component, int64 ``[N]``."""
     found = np.empty(len(parent), np.int64)
@@ -46,7 +47,7 @@ def roots(parent):
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def compare(
     products, vectors, row_start, column_start, thresholds, margin, chosen, nearest, at, removed, keeper, parent
 ):

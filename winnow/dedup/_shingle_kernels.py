@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.compiled import kernel
 from winnow.dedup._intrinsics import fold, load64
-from winnow.dedup._jit import kernel
 from winnow.dedup._unit_kernels import cut, make_scratch
 
 U64 = np.uint64

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from winnow.compiled import kernel
 from winnow.dedup._hash_kernels import U32, U64, xxh64
-from winnow.dedup._jit import kernel
 
 CHECK = U64(0x51AB)  # seed of the second hash of a unit: two units are one only if 96 bits agree
 NEWLINE = 10

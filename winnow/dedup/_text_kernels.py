@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.compiled import kernel
 from winnow.dedup._intrinsics import (
     LANES,
     classify_words,
@@ -23,7 +24,6 @@ from winnow.dedup._intrinsics import (
     load64,
     trailing_zeros,
 )
-from winnow.dedup._jit import kernel
 
 U32, U64 = np.uint32, np.uint64
 

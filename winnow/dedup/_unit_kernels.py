@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.compiled import kernel
 from winnow.dedup._intrinsics import LANES, load8
-from winnow.dedup._jit import kernel
 from winnow.dedup._text_kernels import GROWTH, SLACK, SPACE, decode, normalise, normalise_words
 
 WORDS, CHARACTERS, TOKENS = 0, 1, 2

@@ -57,7 +57,7 @@ class BandPlan:
     @property
     def name(self) -> str:
         """What two comparable rows of the table ``bands`` share, such as ``17b7r@0.8``."""
-        return f"{self.bands}b{self.rows}r@{self.threshold:g}"
+        return f"{self.bands}b{self.rows}r@{float(self.threshold)!r}"
 
     @property
     def recall_at_threshold(self) -> float:

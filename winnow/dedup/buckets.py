@@ -12,6 +12,8 @@ import numpy as np
 from winnow.dedup.scratch_file import ScratchFile
 
 HELD_BYTES = 256 << 20
+FILTER_KEY_BYTES, FILTER_BYTES = 8 + 48, 512 << 20
+"""Most bytes of a key and its place in a :class:`KeyFilter`, and of a filter that is made of new keys."""
 
 
 class BandColumns:
@@ -60,6 +62,10 @@ class BandColumns:
                 self._file.write(8 * (band * self.capacity + first), keys[:, band])
         self.rows = last
 
+    def place(self, places: np.ndarray) -> None:
+        """Say anew which documents the rows are: places integer ``[rows]``."""
+        self._places[: self.rows] = places
+
     @property
     def places(self) -> np.ndarray:
         """The positions of the rows' documents, int32 ``[rows]``."""
@@ -75,7 +81,7 @@ class BandColumns:
 
 
 class KeyFilter:
-    """A set of keys uint64 that tells fast which rows of keys hold one of them: about 25 bytes a key."""
+    """A set of keys uint64 that tells fast which rows of keys hold one of them: 24 to 48 bytes a key."""
 
     def __init__(self, keys: np.ndarray) -> None:
         from winnow.dedup import _bucket_kernels

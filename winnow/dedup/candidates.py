@@ -194,7 +194,8 @@ def still_candidates(columns: BandColumns, centers: Centers, codes: np.ndarray, 
         bucket = np.searchsorted(oversize, keys[shared])
         bucket[bucket == len(oversize)] = 0
         large = oversize[bucket] == keys[shared]
-        leading = np.searchsorted(oversize, center_keys) * count + center_places
+        there = center_places >= 0  # one that is gone still tells that its bucket is oversize
+        leading = np.searchsorted(oversize, center_keys[there]) * count + center_places[there]
         with_center = np.zeros(len(shared), np.bool_)
         for side in (left, right):
             with_center |= np.isin(bucket * count + side[shared], leading)

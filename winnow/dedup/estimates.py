@@ -14,14 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.dedup import buckets, verify
 from winnow.dedup.bands import BandPlan
 from winnow.dedup.candidates import MAX_BUCKET
+from winnow.dedup.pair_spool import HELD_PAIRS
 from winnow.dedup.shingles import usable_cores
 
 TABLE_BYTES, TABLES_HELD = 64 << 20, 3
 """Text that is read and hashed at once; tables of rows that wait for the writer of parts."""
-HELD_KEY_BYTES, HELD_PAIRS, HELD_HASH_BYTES = 256 << 20, 1 << 24, 384 << 20
-"""What is held in memory of band keys, candidate pairs and shingle hashes; more goes to scratch files."""
 ID_BYTES, KEY_BYTES, PAIR_BYTES = 16, 8, 8
 ROW_BYTES = 24
 """Of a row beside its signature or keys: id, lengths, scheme. Both are hashes, which do not compress."""
@@ -120,20 +120,21 @@ def estimate(
     compared = documents * min(1.0, DUPLICATED + 1 - math.exp(-false))
     hashes = round(compared * mean_bytes / WORD_BYTES * KEY_BYTES)
     sorting = min(threads or usable_cores(), plan.bands) * documents * SORTED_BYTES
+    touching = min(new * plan.bands * buckets.FILTER_KEY_BYTES, buckets.FILTER_BYTES) if new < documents else 0
     held_pairs = 3 * min(pairs, HELD_PAIRS) * PAIR_BYTES
     parts = {
         "sketches": new * (ROW_BYTES + plan.permutations * value_bytes),
         "bands": new * (ROW_BYTES + plan.bands * KEY_BYTES),
     }
     scratch = {
-        "band keys": keys if keys > HELD_KEY_BYTES else 0,
+        "band keys": keys if keys > buckets.HELD_BYTES else 0,
         "pairs": pairs * PAIR_BYTES if pairs > HELD_PAIRS else 0,
-        "shingles": hashes if hashes > HELD_HASH_BYTES else 0,
+        "shingles": hashes if hashes > verify.HELD_BYTES else 0,
     }
     memory = {
         "sketches": 3 * table + TABLES_HELD * rows_of_table * row,
-        "pairs": documents * DOCUMENT_BYTES + sorting + min(keys, HELD_KEY_BYTES) + held_pairs,
-        "verification": documents * DOCUMENT_BYTES + 3 * table + 2 * min(hashes, HELD_HASH_BYTES) + held_pairs,
+        "pairs": documents * DOCUMENT_BYTES + sorting + min(keys, buckets.HELD_BYTES) + held_pairs + touching,
+        "verification": documents * DOCUMENT_BYTES + 3 * table + 2 * min(hashes, verify.HELD_BYTES) + held_pairs,
         "keepers": documents * DOCUMENT_BYTES + 6 * round(documents * DUPLICATED) * (ID_BYTES + PAIR_BYTES),
     }
     return Estimate(plan, documents, new, mean_bytes, false, sample.pairs if sample else 0, parts, scratch, memory)

@@ -3,7 +3,7 @@
 signed, present = signatures(texts, sketching)
 keys = band_keys(signed[present], plan)
 found = near_duplicate_groups(ids[present], keys, texts.filter(present), threshold=0.8)
-ids[present][found.keepers.duplicates]     # what a deduplicated corpus leaves out
+ids[present][found.keepers.duplicates]  # what a deduplicated corpus leaves out
 """
 
 from __future__ import annotations

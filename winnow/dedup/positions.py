@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from winnow.errors import UserError
+
 MAX_DOCUMENTS = 2**31 - 1
+"""Positions are int32."""
 BUCKET_BITS = 22
 
 
@@ -12,10 +15,11 @@ class Positions:
     """Sorted ids, asked for the positions of others: memory 16 bytes a document and 32 MiB at most.
 
     ``ids``: uint8 ``[N, 16]`` in any order, without repetitions; ``order`` int64 ``[N]`` are their rows sorted by id,
-    so that position p is the document of row ``order[p]``.
+    so that position p is the document of row ``order[p]``. Raises ``UserError`` for more than ``MAX_DOCUMENTS``.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
+        _require_positions(len(ids))
         high, low = _halves(ids)
         self.order = np.argsort(high)
         high = high[self.order]
@@ -47,11 +51,15 @@ class Positions:
 
 
 class IdTable:
-    """A hash table of ids uint8 ``[N, 16]``, distinct, in any order; 24 to 32 bytes an id."""
+    """A hash table of ids uint8 ``[N, 16]``, distinct, in any order; 24 to 32 bytes an id.
+
+    Raises ``UserError`` for more than ``MAX_DOCUMENTS``.
+    """
 
     def __init__(self, ids: np.ndarray) -> None:
         from winnow.dedup import _bucket_kernels
 
+        _require_positions(len(ids))
         self._halves = _halves(ids)
         self._slots = np.full(1 << (2 * len(ids)).bit_length(), -1, np.int32)
         _bucket_kernels.enter(*self._halves, self._slots)
@@ -87,6 +95,13 @@ class IdTable:
 def ids_at(positions: Positions, places: np.ndarray) -> np.ndarray:
     """Return the ids uint8 ``[M, 16]`` at positions integer ``[M]``."""
     return _joined(positions.high[places], positions.low[places])
+
+
+def _require_positions(count: int) -> None:
+    if count > MAX_DOCUMENTS:
+        raise UserError(
+            f"{count:,} documents are compared at once, more than {MAX_DOCUMENTS:,}; divide the corpus among stores"
+        )
 
 
 def _joined(high: np.ndarray, low: np.ndarray) -> np.ndarray:

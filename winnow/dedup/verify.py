@@ -167,8 +167,8 @@ class _ShingleSets:
         self.scratch, self.held_bytes = scratch, held_bytes
         self.cuts = np.zeros(0, np.int64)
         self._sizes = np.zeros(count, np.int64)
-        self._held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # ranks, offsets, hashes, as they came
-        self._bytes = 0
+        self._hashes, self._filled, self._seen = np.empty(0, np.uint64), 0, 0
+        self._held: list[tuple[np.ndarray, np.ndarray]] = []  # ranks, offsets into the hashes, batch by batch
         self._written: list[tuple[np.ndarray, np.ndarray, int]] = []  # ascending ranks, offsets, place in the file
         self._file: ScratchFile | None = None
         self._loaded: tuple[int, int, _Block] | None = None
@@ -177,7 +177,7 @@ class _ShingleSets:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.clear()
+        self._release()
         self._loaded = None
         if self._file is not None:
             self._file.close()
@@ -185,9 +185,20 @@ class _ShingleSets:
     def add(self, ranks: np.ndarray, offsets: np.ndarray, hashes: np.ndarray) -> None:
         """Take the sets of a batch of documents: set i is ``hashes[offsets[i]:offsets[i + 1]]``."""
         self._sizes[ranks] = np.diff(offsets)
-        self._held.append((ranks, offsets, hashes))
-        self._bytes += hashes.nbytes
-        if self.scratch is not None and self._bytes > self.held_bytes:
+        first, last = self._filled, self._filled + len(hashes)
+        self._seen += len(ranks)
+        if last > len(self._hashes):
+            # What all documents will take if they are like those so far: memory that is not used is not there.
+            expected = last * len(self._sizes) // max(self._seen, 1) * 5 // 4
+            grown = np.empty(
+                max(last, expected if self.scratch is None else min(expected, self.held_bytes // 8)), np.uint64
+            )
+            grown[:first] = self._hashes[:first]
+            self._hashes = grown
+        self._hashes[first:last] = hashes
+        self._held.append((ranks, offsets + first))
+        self._filled = last
+        if self.scratch is not None and 8 * last > self.held_bytes:
             self._write_out(self.scratch)
 
     def end(self) -> None:
@@ -198,18 +209,16 @@ class _ShingleSets:
         count = len(self._sizes)
         if self._file is not None and self.scratch is not None:
             self._write_out(self.scratch)
+            self._release()
             load = np.cumsum(8 * self._sizes) // max(1, self.held_bytes // 2)
             self.cuts = np.concatenate([[0], np.flatnonzero(np.diff(load)) + 1, [count]])
             return
-        starts, filled = np.zeros(count, np.int64), 0
-        for ranks, offsets, hashes in self._held:
-            starts[ranks] = filled + offsets[:-1]
-            filled += len(hashes)
-        together = [hashes for _, _, hashes in self._held]
-        hashes = together[0] if len(together) == 1 else np.concatenate([np.zeros(0, np.uint64), *together])
-        self._held.clear()
+        starts = np.zeros(count, np.int64)
+        for ranks, offsets in self._held:
+            starts[ranks] = offsets[:-1]
         self.cuts = np.array([0, count])
-        self._loaded = 0, count, _Block(starts, hashes, starts + self._sizes)
+        self._loaded = 0, count, _Block(starts, self._hashes[: self._filled], starts + self._sizes)
+        self._release()
 
     def load(self, first: int, last: int) -> _Block:
         """Return the sets of ranks ``first <= rank < last``, the bounds of a block; the last one asked for is held."""
@@ -234,11 +243,15 @@ class _ShingleSets:
         """Write what is held, every batch in the order of ranks, so that a block is one piece of each."""
         if self._file is None:
             self._file = ScratchFile(scratch, "shingles-")
-        for ranks, offsets, hashes in self._held:
+        for ranks, offsets in self._held:
             order = np.argsort(ranks)
             sizes = np.diff(offsets)[order]
             ends = np.concatenate([[0], np.cumsum(sizes)])
             sources = np.repeat(offsets[:-1][order] - ends[:-1], sizes) + np.arange(ends[-1])
-            self._written.append((ranks[order], ends, self._file.append(hashes[sources])))
+            self._written.append((ranks[order], ends, self._file.append(self._hashes[sources])))
         self._held.clear()
-        self._bytes = 0
+        self._filled = 0
+
+    def _release(self) -> None:
+        self._held.clear()
+        self._hashes, self._filled = np.empty(0, np.uint64), 0

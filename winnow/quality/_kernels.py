@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from winnow.compiled import kernel
 from winnow.quality import unicode_classes as classes
 
 # Columns of the int64 matrix of counts.
@@ -41,7 +42,7 @@ STEP = np.uint64(0x9E3779B97F4A7C15)
 NGRAM = np.uint64(0xD6E8FEB86659FD93)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _mix(key):
     key ^= key >> np.uint64(33)
     key *= np.uint64(0xFF51AFD7ED558CCD)
@@ -50,7 +51,7 @@ def _mix(key):
     return key ^ (key >> np.uint64(33))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _member(values, value):
     for candidate in values:  # noqa: SIM110 - numba compiles no generator expression
         if candidate == value:
@@ -58,7 +59,7 @@ def _member(values, value):
     return False
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _slot(keys, stamps, mask, epoch, key):
     """Slot of ``key`` in the open-addressing table, or the free slot for it (its stamp is not ``epoch``)."""
     slot = np.int64(_mix(key) & np.uint64(mask))
@@ -67,7 +68,7 @@ def _slot(keys, stamps, mask, epoch, key):
     return slot
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _duplicates(hashes, sizes, count, keys, stamps, mask, epoch):
     """Second and later occurrences: how many, and their characters."""
     number, characters = 0, 0
@@ -82,7 +83,7 @@ def _duplicates(hashes, sizes, count, keys, stamps, mask, epoch):
     return number, characters
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _scan(text, table, counts, word_hash, word_ends, line_hash, line_size, paragraph_hash, paragraph_size):
     """First pass: decode UTF-8, count classes, cut words, lines and paragraphs.
 
@@ -211,7 +212,7 @@ def _scan(text, table, counts, word_hash, word_ends, line_hash, line_size, parag
     counts[SYMBOLS], counts[SPACES], counts[CURLIES] = symbols, spaces, curlies
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _unigrams(hashes, words, keys, stamps, values, mask, epoch, where, repeated):
     """Entropy in nats and the number of distinct words; marks the words that occur more than once."""
     distinct = 0
@@ -233,7 +234,7 @@ def _unigrams(hashes, words, keys, stamps, values, mask, epoch, where, repeated)
     return max(entropy, 0.0), distinct
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _ngrams(n, hashes, ends, words, keys, stamps, values, firsts, walked, mask, epoch, where, repeated):
     """Word characters in the top n-gram, in all repeated n-grams (rpv2), and in datatrove's walk over repeats.
 
@@ -281,7 +282,7 @@ def _ngrams(n, hashes, ends, words, keys, stamps, values, firsts, walked, mask, 
     return top, rpv2, datatrove
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_signals(data, offsets, start, stop, table, counts, entropies):
     """Fill rows ``start:stop`` of ``counts`` (int64 ``[N, N_COUNTS]``) and ``entropies`` (float64 ``[N]``, nats).
 

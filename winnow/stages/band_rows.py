@@ -33,9 +33,10 @@ def touched_columns(
     """Return all keys of the live documents in buckets with a fresh document or with one of ``former_keys``.
 
     ``known`` are the live documents, ``fresh`` uint8 ``[F, 16]`` the ids of new ones among them. The cost of an old
-    document is that of reading its keys.
+    document is that of reading its keys. Memory: ``FILTER_KEY_BYTES`` a fresh or former key, 16 bytes a document found.
     """
     wanted, pieces = IdTable(fresh), parts.pieces()
+    threads = parts.store.settings.threads or usable_cores()
 
     def of_fresh(piece: Piece) -> list[np.ndarray]:
         """Return the flat keys of new documents; keys are read only where there are such documents."""
@@ -43,26 +44,33 @@ def touched_columns(
             return []
         return [keys[wanted.among(ids)].reshape(-1) for ids, keys in _keyed(parts, piece)]
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    found = [np.zeros((0, 16), np.uint8)]
+    columns = BandColumns(bands, sum(piece.rows for piece in pieces), parts.store.home.scratch)
+    with ThreadPoolExecutor(threads) as pool:
         new = [keys for some in pool.map(of_fresh, pieces) for keys in some]
         asked = KeyFilter(np.concatenate([*new, former_keys, np.zeros(0, np.uint64)]))
+        del new
 
         def of_touched(piece: Piece) -> list[tuple[np.ndarray, np.ndarray]]:
-            """Return ids and keys of the documents in a touched bucket."""
-            found = []
+            """Return ids and keys of the live documents in a touched bucket."""
+            rows = []
             for ids, keys in _keyed(parts, piece):
                 hits = np.flatnonzero(asked.hits(keys))
+                hits = hits[known.among(ids[hits])]
                 if len(hits):
-                    found.append((ids[hits], keys[hits]))
-            return found
+                    rows.append((ids[hits], keys[hits]))
+            return rows
 
         needed = pieces if asked else []
-        found = [(np.zeros((0, 16), np.uint8), np.zeros((0, bands), np.uint64))]
-        found += [rows for some in pool.map(of_touched, needed) for rows in some]
-    ids, keys = (np.concatenate(side) for side in zip(*found, strict=True))
-    live = known.among(ids)
-    positions = Positions(ids[live])
-    return positions, BandColumns.of(keys[live], positions.of(ids[live]))
+        for start in range(0, len(needed), threads):
+            for some in pool.map(of_touched, needed[start : start + threads]):
+                for ids, keys in some:
+                    columns.add(keys, np.zeros(len(keys), np.int32))
+                    found.append(ids)
+    every = np.concatenate(found)
+    positions = Positions(every)
+    columns.place(positions.of(every))
+    return positions, columns
 
 
 def _keyed(parts: SchemeParts, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from winnow.config import Config
 from winnow.contamination.judge import compare_all
@@ -15,7 +14,7 @@ from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
 from winnow.mixture.manifest_files import read_manifest, verify_manifest
 from winnow.stages.checkpoints import stored_checkpoint
 from winnow.stages.contamination import common_ngrams, waiting_sets
-from winnow.stages.duplicates import pairs_among
+from winnow.stages.duplicate_check import pairs_among
 from winnow.stages.manifests import funnel, funnel_problems, manifest_row
 from winnow.store.judgements import texts_of
 from winnow.store.store import Store
@@ -78,14 +77,13 @@ def _leaking(store: Store, config: Config, documents: pa.Table) -> str:
     comparisons = [one.comparison() for one in sets]
     common = {one.found.name: common_ngrams(store, one) for one in sets}
     for texts in texts_of(store, documents):
-        for comparison, overlap in zip(comparisons, compare_all(texts, comparisons), strict=True):
+        for comparison, overlap in zip(comparisons, compare_all(texts, comparisons, common), strict=True):
             rows = overlap.documents.filter(overlap.documents["contaminated"])
-            if comparison.rule.method == "gpt3":
-                rare = overlap.ngrams.filter(pc.invert(pc.is_in(overlap.ngrams["ngram"], common[comparison.name])))
-                ids = set(rare["doc_id"].to_pylist())
-                rows = rows.filter(pa.array([doc in ids for doc in rows["doc_id"].to_pylist()], pa.bool_()))
-            for row in rows.select(["doc_id", "longest_match"]).to_pylist():
-                found.append(f"{row['doc_id']} shares {row['longest_match']} words in a row with {comparison.name}")
+            for row in rows.select(["doc_id", "longest_match", "score", "part"]).to_pylist():
+                shared = f"shares {row['longest_match']} words in a row with {comparison.name}"
+                if comparison.rule.method == "gapped":
+                    shared = f"has {row['score']:.2f} of the {row['part']} of an item of {comparison.name}"
+                found.append(f"{row['doc_id']} {shared}")
     return "; ".join(sorted(found)[:5])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,17 +19,17 @@ from winnow.contamination.judge import (
     contamination_version,
     rule_of,
 )
+from winnow.errors import UserError
 from winnow.identity import digest_ids, ids_to_numpy
 from winnow.stages.corpus import corpus_digest
-from winnow.stages.references import StoredSet, stored_sets, uncompared, write_overlap
+from winnow.stages.references import StoredSet, count_uncompared, stored_sets, uncompared, write_overlap
 from winnow.store.judgements import texts_of
 from winnow.store.stage import Stage, forget_keys, stage_key
-from winnow.store.store import Store, insert_row
-
-if TYPE_CHECKING:
-    from winnow.store.store import Connection
+from winnow.store.store import Store, insert, insert_row, load
 
 EXAMPLES, EXCERPT = 5, 200
+WRITTEN_AT_ONCE = 100_000
+"""Documents whose overlap is written in one transaction, or a table of texts more."""
 
 TALLY = """
 SELECT count(*) FILTER (contaminated) AS documents, max(longest_match) FILTER (contaminated) AS longest,
@@ -44,23 +44,21 @@ JOIN reference_items i USING (item)
 WHERE evaluation_set = $name AND version = $version AND i.digest = $digest
 ORDER BY score DESC, longest_match DESC, doc_id, item LIMIT $most
 """
-SETTLE = (
-    """
-    UPDATE contamination SET contaminated = doc_id IN (
-        SELECT doc_id FROM contamination_ngrams
-        WHERE evaluation_set = $name AND version = $version AND ngram IN (
-            SELECT ngram FROM contamination_ngrams WHERE evaluation_set = $name AND version = $version
-            GROUP BY ngram HAVING count(*) <= $most
-        )
-    ) WHERE evaluation_set = $name AND version = $version
-    """,
-    "DELETE FROM contamination_items WHERE evaluation_set = $name AND version = $version",
-    """
-    INSERT INTO contamination_items BY NAME
-    SELECT doc_id, evaluation_set, version, item, part, score, longest_match, span_start, span_end, answer_near
-    FROM contamination WHERE evaluation_set = $name AND version = $version AND contaminated
-    """,
+HELD = """
+SELECT DISTINCT n.doc_id, i.item FROM contamination_ngrams n JOIN ngram_items i USING (ngram)
+WHERE evaluation_set = $name AND version = $version AND ngram IN (
+    SELECT ngram FROM contamination_ngrams WHERE evaluation_set = $name AND version = $version
+    GROUP BY ngram HAVING count(*) <= $most
 )
+"""
+UNSETTLED = f"""
+WITH held AS ({HELD}),
+stored AS (SELECT doc_id, item FROM contamination_items WHERE evaluation_set = $name AND version = $version)
+SELECT DISTINCT doc_id FROM (
+    (SELECT * FROM held EXCEPT SELECT * FROM stored) UNION ALL (SELECT * FROM stored EXCEPT SELECT * FROM held)
+) ORDER BY doc_id
+"""  # noqa: S608
+"""Documents whose items of a set compared by ``gpt3`` are others, now that the n-grams of many documents are known."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,18 @@ def overlap_versions(sets: Sequence[StoredSet], settings: Contamination) -> dict
     return {one.name: contamination_version(one.digest, rule_of(settings, one.name, one.kind)) for one in sets}
 
 
+def require_contamination(store: Store, settings: Contamination) -> None:
+    """Raise :class:`UserError` while documents wait to be compared with a set as it is, and is compared, now."""
+    for name, kind, digest in store.query("SELECT reference, kind, digest FROM reference_sets ORDER BY reference"):
+        version = contamination_version(digest, rule_of(settings, name, kind))
+        missing = count_uncompared(store, name, version)
+        if missing:
+            raise UserError(
+                f"{missing} documents were not compared with the set '{name}' as it is configured now: run `winnow run`"
+                " or materialize `contamination`"
+            )
+
+
 def contamination_key(store: Store, sets: Sequence[Waiting]) -> str:
     """Return the stage key: the corpus, and how each set is compared with it."""
     return stage_key(
@@ -106,44 +116,66 @@ def nothing_waits(sets: Sequence[Waiting], stage: Stage) -> bool:
 def compare_waiting(store: Store, sets: Sequence[Waiting], stage: Stage) -> int:
     """Compare what waits, store it with the report; return the number of (document, set) pairs that were compared.
 
-    Documents that wait for the same sets are read and cut into words once.
+    Documents that wait for the same sets are read and cut into words once, and written by and by.
     """
     groups: dict[str, list[Waiting]] = {}
     for one in sets:
         if len(one.documents):
             groups.setdefault(digest_ids(ids_to_numpy(one.documents["doc_id"])), []).append(one)
-    rows: dict[str, list[Overlap]] = {}
+    with store.write() as connection:  # until the end nothing says that this was done
+        forget_keys(connection, "contamination")
     ignored: dict[str, dict[str, int]] = {}
     for together in groups.values():
         comparisons = [one.comparison() for one in together]
         ignored |= {comparison.name: comparison.ignored for comparison in comparisons}
+        held: list[tuple[pa.Table, list[Overlap]]] = []
         for texts in texts_of(store, together[0].documents):
-            for comparison, overlap in zip(comparisons, compare_all(texts, comparisons), strict=True):
-                rows.setdefault(comparison.name, []).append(overlap)
-    total = sum(len(one.documents) for one in sets)
-    with store.write() as connection:
-        for one in sets:
-            if len(one.documents):
-                write_overlap(connection, one.found.name, one.version, one.documents, rows[one.found.name])
-            if one.rule.method == "gpt3":
-                _settle(connection, one.found.name, one.version)
+            held.append((texts.select(["doc_id"]), compare_all(texts, comparisons)))
+            if sum(len(documents) for documents, _ in held) >= WRITTEN_AT_ONCE:
+                _write(store, comparisons, held)
+                held = []
+        _write(store, comparisons, held)
+    for one in sets:
+        if one.rule.method == "gpt3":
+            _settle(store, one)
     reports = [_report(store, one, ignored.get(one.found.name)) for one in sets]
+    total = sum(len(one.documents) for one in sets)
     with store.write() as connection:
         connection.execute("DELETE FROM contamination_report")
         for report in reports:
             insert_row(connection, "contamination_report", **report)
-        forget_keys(connection, "contamination")
         stage.finish(connection, total)
     return total
 
 
-def _settle(connection: Connection, name: str, version: str) -> None:
-    """Of a set compared by ``gpt3``, mark the documents with a 13-gram that at most ten documents have."""
-    parameters = {"name": name, "version": version}
-    update, *others = SETTLE
-    connection.execute(update, {**parameters, "most": GPT3_DOCUMENTS})
-    for statement in others:
-        connection.execute(statement, parameters)
+def _write(store: Store, comparisons: Sequence[Comparison], held: list[tuple[pa.Table, list[Overlap]]]) -> None:
+    """Store what these documents share with the sets: a run that is killed later need not compare them again."""
+    if not held:
+        return
+    documents = pa.concat_tables(documents for documents, _ in held)
+    with store.write() as connection:
+        for number, one in enumerate(comparisons):
+            write_overlap(connection, one.name, one.version, documents, [overlaps[number] for _, overlaps in held])
+
+
+def _settle(store: Store, one: Waiting) -> None:
+    """Of a set compared by ``gpt3``, let each document hold the items that it shares a rare 13-gram with."""
+    parameters = {"name": one.found.name, "version": one.version}
+    comparison, common = one.comparison(), common_ngrams(store, one)
+    with store.read() as connection:
+        load(connection, "ngram_items", comparison.ngram_items())
+        documents = connection.execute(UNSETTLED, {**parameters, "most": GPT3_DOCUMENTS}).to_arrow_table()
+    for texts in texts_of(store, documents):
+        (overlap,) = compare_all(texts, [comparison], {comparison.name: common})
+        with store.write() as connection:
+            load(connection, "settled", texts.select(["doc_id"]))
+            for table, rows in (("contamination", overlap.documents), ("contamination_items", overlap.items)):
+                connection.execute(
+                    f"DELETE FROM {table} WHERE evaluation_set = $name AND version = $version"  # noqa: S608
+                    " AND doc_id IN (SELECT doc_id FROM settled)",
+                    parameters,
+                )
+                insert(connection, table, rows)
 
 
 def common_ngrams(store: Store, one: Waiting) -> pa.Array:

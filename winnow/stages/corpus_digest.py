@@ -51,6 +51,11 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+def stored_digest(connection: Connection) -> str:
+    """Return the digest that the store keeps, that of no document before the first delivery."""
+    return get_meta(connection, "corpus_digest") or digest([])
+
+
 def sum_of(connection: Connection, rows: str) -> np.ndarray:
     """Return the lanes of a query's rows (doc_id, source), streaming."""
     total = np.zeros(LANES, np.uint64)

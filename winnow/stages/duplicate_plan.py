@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +15,9 @@ from winnow.dedup.bands import BandPlan, plan_bands
 from winnow.dedup.estimates import Estimate, SimilaritySample, estimate, sample_similarity
 from winnow.errors import UserError
 from winnow.identity import ids_as_keys, ids_to_numpy
+from winnow.stages.priorities import priority_of, source_priorities
 from winnow.stages.progress import size
+from winnow.store.memory import memory_bytes
 
 if TYPE_CHECKING:
     from winnow.dedup.sketch import SketchPlan
@@ -49,7 +49,8 @@ def require_room(store: Store, plan: SketchPlan) -> Estimate:
     with store.read("bands", "sketches") as connection:
         documents, mean_bytes, new = connection.execute(NEW, {"scheme": plan.scheme}).fetchone() or (0, 0.0, 0)
         sample = sample_of(connection, plan) if new else None
-    expected = estimate(documents, mean_bytes, plan.bands, new, plan.sketching.dtype.itemsize, sample)
+    threads = store.settings.threads or None
+    expected = estimate(documents, mean_bytes, plan.bands, new, plan.sketching.dtype.itemsize, sample, threads)
     if new:
         refuse_what_cannot_fit(expected, disks(store, expected), memory_bytes(store.settings.memory_limit))
     return expected
@@ -92,8 +93,8 @@ def refuse_what_cannot_fit(expected: Estimate, disks: Iterable[Disk], memory: in
         raise UserError(
             f"near duplicates of {what}: the step '{expected.largest_step}' may need {size(expected.memory_bytes)} "
             f"with {expected.false_candidates:,.1f} false candidates a document, store.memory_limit is {size(memory)}; "
-            "raise store.memory_limit if the machine has more, else raise duplicates.threshold or "
-            "duplicates.permutations, or lower duplicates.recall"
+            "raise store.memory_limit if the machine has more, else lower store.threads or "
+            "duplicates.recall, or raise duplicates.threshold or duplicates.permutations"
         )
 
 
@@ -119,22 +120,6 @@ def _there(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-UNITS = {"": 1, "b": 1} | {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", 1)}
-UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", 1)}
-
-
-def memory_bytes(limit: str) -> int | None:
-    """Return DuckDB's ``memory_limit`` in bytes (``2GB``, ``512MiB``, ``80%``); None for what only DuckDB can read."""
-    found = re.fullmatch(r"\s*([\d.]+)\s*([a-z]*|%)\s*", limit.lower())
-    if found is None:
-        return None
-    amount, unit = float(found[1]), found[2]
-    if unit == "%":
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * amount / 100)
-    scale = UNITS.get(unit)
-    return None if scale is None else round(amount * scale)
 
 
 def sample_of(connection: Connection, plan: SketchPlan) -> SimilaritySample | None:
@@ -237,8 +222,7 @@ def threshold_sweep(
     keys = ids_as_keys(ids)
     edges = np.stack([np.searchsorted(keys, ids_as_keys(ids_to_numpy(pairs[side]))) for side in ("doc_a", "doc_b")], 1)
     similarity = pairs["similarity"].to_numpy()
-    priorities = {name: source.priority for name, source in config.corpus.sources.items()}
-    priority = np.array([priorities.get(source, 0) for source in members["source"].to_pylist()], np.int32)
+    priority = priority_of(members["source"], source_priorities(config))
     characters = members["characters"].to_numpy()
     rows = []
     for threshold in sorted({settings.threshold, *(one for one in thresholds if one >= settings.threshold)}):

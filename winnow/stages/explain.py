@@ -99,7 +99,7 @@ def explain_document(connection: Connection, name: str, version: str | None = No
                     AND m.evaluation_set = c.evaluation_set AND m.version = c.version) AS items,
                    substr(t.text, c.span_start::BIGINT + 1, c.span_end - c.span_start) AS shared_text
             FROM contamination c
-            LEFT JOIN reference_sets s ON s.reference = c.evaluation_set
+            LEFT JOIN reference_sets s ON s.reference = c.evaluation_set  -- whose overlap goes when its items change
             LEFT JOIN reference_items i ON i.digest = s.digest AND i.item = c.item
             LEFT JOIN texts t USING (doc_id)
             WHERE doc_id = $doc ORDER BY c.contaminated DESC, c.score DESC, c.longest_match DESC

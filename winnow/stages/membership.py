@@ -18,6 +18,7 @@ from winnow.config import Config
 from winnow.contamination.membership import LOOKS_SEEN, compare, read_texts, statistics
 from winnow.identity import digest
 from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged, stored_checkpoint
+from winnow.stages.contamination import overlap_versions
 from winnow.stages.references import StoredSet, stored_sets
 from winnow.store.store import Store, insert
 
@@ -45,8 +46,8 @@ SELECT DISTINCT manifest FROM line WHERE manifest IS NOT NULL ORDER BY manifest
 
 STORED = "SELECT * FROM membership WHERE checkpoint = $checkpoint AND evaluation_set = $name AND version = $version"
 
-HOLDING = "SELECT DISTINCT item FROM contamination_items WHERE evaluation_set = $name"
-"""The items of a set that a document holds, as the contamination stage says."""
+HOLDING = "SELECT DISTINCT item FROM contamination_items WHERE evaluation_set = $name AND version = $overlap"
+"""The items of a set that a document holds, as the contamination stage says of the set as it is now."""
 
 ORPHANS = """
 FROM {table} WHERE NOT EXISTS (
@@ -105,11 +106,13 @@ def membership_due(store: Store, config: Config, checkpoint: str) -> Due:
         return Due(checkpoint, skipped="membership.tokens is 0")
     found = stored_checkpoint(store, checkpoint)
     manifests = [name for (name,) in store.query(ANCESTRY, {"name": checkpoint})]
+    found_sets = stored_sets(store)
+    overlaps = overlap_versions(found_sets, config.contamination)
     sets: list[DueSet] = []
-    for one in stored_sets(store):
+    for one in found_sets:
         version = _version(one, found, config)
         stored = store.arrow(STORED, {"checkpoint": checkpoint, "name": one.name, "version": version})
-        in_corpus, in_training = _holding(store, one.name, manifests)
+        in_corpus, in_training = _holding(store, one.name, overlaps[one.name], manifests)
         state = DueSet(one, version, stored, in_corpus, in_training)
         if not len(stored) or _flags(state, stored["item"].to_pylist()) != _stored_flags(stored):
             sets.append(state)
@@ -242,13 +245,15 @@ def _column(values: np.ndarray) -> pa.Array:
 # -- what the data holds ----------------------------------------------------------------------------------------------
 
 
-def _holding(store: Store, name: str, manifests: Sequence[str]) -> tuple[frozenset[int], frozenset[int] | None]:
+def _holding(
+    store: Store, name: str, overlap: str, manifests: Sequence[str]
+) -> tuple[frozenset[int], frozenset[int] | None]:
     """Return the items of a set that documents of the store hold, and those that documents of these manifests hold."""
     with store.read("manifest_rows") as connection:
-        in_corpus = connection.execute(HOLDING, {"name": name}).fetchall()
+        in_corpus = connection.execute(HOLDING, {"name": name, "overlap": overlap}).fetchall()
         in_training = connection.execute(
             f"{HOLDING} AND doc_id IN (SELECT doc_id FROM manifest_rows WHERE list_contains($manifests, version))",  # noqa: S608
-            {"name": name, "manifests": list(manifests) or [""]},
+            {"name": name, "overlap": overlap, "manifests": list(manifests) or [""]},
         ).fetchall()
     found = frozenset(item for (item,) in in_corpus)
     return found, frozenset(item for (item,) in in_training) if manifests else None

@@ -16,15 +16,18 @@ import pyarrow.compute as pc
 
 from winnow.config import Config
 from winnow.identity import digest_ids, ids_to_numpy
+from winnow.stages.contamination import require_contamination
 from winnow.stages.duplicate_alarms import require_reason
+from winnow.stages.duplicate_groups import require_grouped
 from winnow.stages.semantic import is_filtering
 from winnow.store.store import Store
 
 VERDICTS = """
 WITH leaking AS (
     SELECT doc_id,
-           first(evaluation_set ORDER BY longest_match DESC, evaluation_set) AS evaluation_set,
-           max(longest_match) AS longest_match
+           first({
+               'set': evaluation_set, 'words': longest_match, 'score': score, 'part': part, 'gapped': method = 'gapped'
+           } ORDER BY score DESC, longest_match DESC, evaluation_set) AS worst
     FROM contamination WHERE contaminated GROUP BY doc_id
 ),
 verdicts AS (
@@ -45,7 +48,9 @@ verdicts AS (
            CASE stage WHEN 'signals' THEN s.gopher_reason
                       WHEN 'duplicates' THEN format('Jaccard {:.3f} with the keeper', n.similarity)
                       WHEN 'contamination'
-                          THEN format('{} words in a row with {}', l.longest_match, l.evaluation_set)
+                          THEN if(l.worst.gapped,
+                                  format('{:.2f} of the {} of an item of {}', l.worst.score, l.worst.part, l.worst.set),
+                                  format('{} words in a row with {}', l.worst.words, l.worst.set))
                       WHEN 'semantic' THEN if(p.doc_id IS NULL, format('cosine {:.3f} with the keeper', m.similarity),
                                               format('distance {:.3f} from its centroid', p.distance))
            END AS detail,
@@ -98,9 +103,12 @@ class Pool:
 def candidate_pool(store: Store, config: Config, clustering: str, tokenizer: str) -> Pool:
     """Judge every document by the stages so far. Raises ``LookupError`` when some lack a judgement.
 
-    Raises :class:`~winnow.errors.UserError` while near duplicates are beyond reason.
+    Raises :class:`~winnow.errors.UserError` while near duplicates are not of the present state, or beyond reason,
+    and while documents wait to be compared with a set.
     """
+    require_grouped(store, config)
     require_reason(store, config.duplicates)
+    require_contamination(store, config.contamination)
     only = {"clustering": clustering, "tokenizer": tokenizer}
     with store.scratch(*JUDGED, "token_counts", "clusters", only=only) as connection:
         documents = connection.execute(
@@ -123,9 +131,12 @@ def admissible(store: Store, config: Config) -> pa.Table:
     """Return the doc_id of every document that no stage objects to, sorted: what tokenizer and warm-up may see.
 
     Semantic duplicates are admissible: these two are pinned, whether or not the semantic stage has run before them.
-    Raises :class:`~winnow.errors.UserError` while near duplicates are beyond reason.
+    Raises :class:`~winnow.errors.UserError` while near duplicates are not of the present state, or beyond reason,
+    and while documents wait to be compared with a set.
     """
+    require_grouped(store, config)
     require_reason(store, config.duplicates)
+    require_contamination(store, config.contamination)
     with store.scratch(*JUDGED) as connection:
         return connection.execute(
             f"{VERDICTS} SELECT doc_id FROM verdicts WHERE stage IS NULL ORDER BY doc_id",  # noqa: S608

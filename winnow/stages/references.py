@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 OVERLAP_TABLES = ("contamination", "contamination_items", "contamination_ngrams")
 
 
+CONTENT = ("part", "text", "question", "answers", "passage")
+"""Columns of ``reference_items`` that tell items apart."""
+
+
 @dataclass(frozen=True)
 class StoredSet:
     """A set that is in the store: its name, digest and items by part."""
@@ -36,15 +40,24 @@ class StoredSet:
         return [text for own, text in pairs if part in (None, own)]
 
 
-def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
-    """Make these the store's sets; what documents share with a set that is no longer one goes with it.
+def digests_by_name(sets: Sequence[ItemSet | StoredSet]) -> str:
+    """Return which items each set has, as one text for a stage's record."""
+    return ",".join(sorted(f"{found.name}:{found.digest}" for found in sets))
 
-    Raises :class:`UserError` when two sets have one name, since overlap is stored by name.
+
+def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
+    """Make these the store's sets; what documents share with a set that is gone, or has other items now, goes with it.
+
+    Items keep their places, by which overlap names them, as long as the set has the same ones, whatever their order in
+    the file; their ids and topics are the file's. Raises :class:`UserError` when two sets have one name, since overlap
+    is stored by name.
     """
     names = [found.name for found in sets]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two sets are called '{name}': rename one in contamination.evaluation_sets of winnow.toml")
+    known = dict(connection.execute("SELECT reference, digest FROM reference_sets").fetchall())
+    same = [found.name for found in sets if known.get(found.name) == found.digest] or [""]
     connection.execute("DELETE FROM reference_sets")
     digests = [found.digest for found in sets]
     connection.execute(
@@ -53,14 +66,13 @@ def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
     for table in OVERLAP_TABLES:
         connection.execute(
             f"DELETE FROM {table} WHERE NOT list_contains($names, evaluation_set)",  # noqa: S608
-            {"names": names or [""]},
+            {"names": same},
         )
     connection.execute(
         "DELETE FROM judged WHERE starts_with(stage, $prefix) AND NOT list_contains($stages, stage)",
-        {"prefix": _stage(""), "stages": [_stage(name) for name in names] or [""]},
+        {"prefix": _stage(""), "stages": [_stage(name) for name in same]},
     )
-    # Overlap names items by their place: items that are there stay as they are, whatever the order of the file is now.
-    written = {one for (one,) in connection.execute("SELECT DISTINCT digest FROM reference_items").fetchall()}
+    written: set[str] = set()
     for found in sets:
         insert_row(
             connection,
@@ -76,15 +88,41 @@ def write_sets(connection: Connection, sets: list[ItemSet]) -> None:
         if found.digest in written:  # the same items under another name
             continue
         written.add(found.digest)
-        rows = found.items.append_column("item", pa.array(np.arange(len(found.items))))
+        rows = found.items
         for name, kind in (("question", pa.string()), ("answers", pa.list_(pa.string())), ("passage", pa.string())):
             if name not in rows.column_names:
                 rows = rows.append_column(name, pa.nulls(len(rows), kind))
+        rows = rows.append_column("item", _places(connection, found.digest, rows))
+        connection.execute("DELETE FROM reference_items WHERE digest = $digest", {"digest": found.digest})
         insert(
             connection,
             "reference_items",
             rows.append_column("digest", pa.array([found.digest] * len(rows), pa.string())),
         )
+
+
+def _places(connection: Connection, digest: str, rows: pa.Table) -> pa.Array:
+    """Return the place int64 of each item: the one that it has in the store, else that in the file."""
+    stored = connection.execute(
+        "SELECT item, part, text, question, answers, passage FROM reference_items WHERE digest = $digest"
+        " ORDER BY item DESC",
+        {"digest": digest},
+    ).to_arrow_table()
+    if not len(stored):
+        return pa.array(np.arange(len(rows)))
+    places: dict[str, list[int]] = {}
+    for row in stored.to_pylist():
+        places.setdefault(repr([row[name] for name in CONTENT]), []).append(row["item"])
+    return pa.array([places[repr(list(row.values()))].pop() for row in rows.select(CONTENT).to_pylist()], pa.int64())
+
+
+def count_uncompared(store: Store, name: str, version: str) -> int:
+    """Return how many documents :func:`uncompared` would give."""
+    return store.query(
+        "SELECT count(*) FROM documents"
+        " ANTI JOIN (SELECT doc_id FROM judged WHERE stage = $stage AND version = $version) seen USING (doc_id)",
+        {"stage": _stage(name), "version": version},
+    )[0][0]
 
 
 def uncompared(store: Store, name: str, version: str) -> pa.Table:

@@ -25,12 +25,14 @@ from winnow.dedup.semantic import (
 from winnow.dedup.semantic_clusters import cluster_documents
 from winnow.embed.rows import vectors_of
 from winnow.errors import UserError
-from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy
+from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy
+from winnow.stages.corpus_digest import stored_digest
+from winnow.stages.priorities import priority_of, source_priorities
 from winnow.store.faults import explained
 from winnow.store.garbage import keeping_parts
 from winnow.store.judgements import all_texts, row_groups
 from winnow.store.stage import Stage, forget_keys, stage_key
-from winnow.store.store import Connection, Store, get_meta, insert, replace_owned
+from winnow.store.store import Connection, Store, insert, replace_owned
 
 STAGE = "semantic_duplicates"
 OWNER = "semantic"
@@ -72,7 +74,7 @@ def semantic_key(store: Store, config: Config, model: str) -> str:
     Raises :class:`UserError` while near duplicates are not grouped in the present state.
     """
     with store.read() as connection:
-        corpus = get_meta(connection, "corpus_digest") or digest([])
+        corpus = stored_digest(connection)
         near = connection.execute("SELECT key FROM stage_keys WHERE stage = 'duplicates' ORDER BY key").fetchall()
     if not near:
         raise UserError(
@@ -101,7 +103,7 @@ def find_semantic(store: Store, config: Config, model: str, stage: Stage) -> Fou
     settings = config.semantic
     documents = store.arrow(REPRESENTATIVES)
     ids = ids_to_numpy(documents["doc_id"])
-    priority = _priorities(config, documents["source"])
+    priority = priority_of(documents["source"], source_priorities(config))
     with _vectors(store, model, ids) as vectors:
         clusters = cluster_documents(ids, vectors, priority, settings.clusters, settings.max_cluster, settings.seed)
         found = find_semantic_duplicates(clusters, settings.epsilon, settings.variant)
@@ -165,12 +167,6 @@ def example_pairs(store: Store, found: FoundSemantic, pairs: int = 3) -> list[di
 def _delete(connection: Connection) -> None:
     connection.execute("DELETE FROM duplicates WHERE kind = 'semantic'")
     connection.execute("DELETE FROM semantic_sweep")
-
-
-def _priorities(config: Config, sources: pa.ChunkedArray) -> np.ndarray:
-    coded = sources.combine_chunks().dictionary_encode()
-    values = [config.corpus.source(name).priority for name in coded.dictionary.to_pylist()]
-    return np.array(values, np.int64)[coded.indices.to_numpy()] if len(coded) else np.zeros(0, np.int64)
 
 
 @contextmanager

@@ -54,16 +54,16 @@ def sketch_new_documents(store: Store, stage: Stage, plan: SketchPlan) -> Sketch
         return Sketched(0, 0)
     del known, documents
     wanted = Positions(unbanded)
-    rebanded = 0
+    rebanded, threads = 0, store.settings.threads or None
     with part_writer(store.storage, "sketches") as signatures, part_writer(store.storage, "bands") as bands:
         if len(unsigned) < len(unbanded):
             for rows in _signatures_of(SchemeParts(store, "sketches", live["sketches"], plan.sketch_scheme), wanted):
-                bands.add(band(rows, plan))
+                bands.add(band(rows, plan, threads))
                 rebanded += len(rows)
         for texts in texts_of(store, pa.table({"doc_id": ids_from_numpy(unsigned)}), ROWS):
-            rows = sketch(texts, plan)
+            rows = sketch(texts, plan, threads)
             signatures.add(rows)
-            bands.add(band(rows, plan))
+            bands.add(band(rows, plan, threads))
     with store.write() as connection:
         add_parts(connection, [*signatures.parts, *bands.parts])
         stage.finish(connection, len(unbanded), output=plan.scheme)

@@ -24,9 +24,9 @@ from winnow.dedup.positions import Positions
 from winnow.dedup.spans import KINDS, MEMORY, Found, SpanFinder, SpanPlan, apply_spans, make_span_plan
 from winnow.errors import UserError
 from winnow.identity import ids_from_numpy, ids_to_numpy
-from winnow.stages.duplicate_plan import memory_bytes
 from winnow.store.garbage import keeping_parts
 from winnow.store.judgements import all_texts, texts_of
+from winnow.store.memory import memory_bytes
 from winnow.store.parts import part_writer
 from winnow.store.stage import Stage, forget_keys, stage_key
 from winnow.store.store import Store, add_parts, load, unlist_parts

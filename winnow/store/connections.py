@@ -7,6 +7,7 @@ from pathlib import Path
 import duckdb
 
 from winnow.config import Store as StoreSettings
+from winnow.store.memory import duckdb_limit
 from winnow.store.remote import prepare
 
 SETTINGS = {
@@ -25,7 +26,7 @@ READING = SETTINGS | {"allow_persistent_secrets": "false"}
 def configure(connection: duckdb.DuckDBPyConnection, settings: StoreSettings, scratch: Path) -> None:
     """Apply memory limit, threads and temporary folder to a connection, and let it read where the parts lie."""
     scratch.mkdir(parents=True, exist_ok=True)
-    connection.execute("SET memory_limit = $limit", {"limit": settings.memory_limit})
+    connection.execute("SET memory_limit = $limit", {"limit": duckdb_limit(settings.memory_limit)})
     connection.execute("SET temp_directory = $path", {"path": str(scratch)})
     connection.execute("SET preserve_insertion_order = false")
     connection.execute("SET TimeZone = 'UTC'")

@@ -107,23 +107,27 @@ class Store:
 
     @contextmanager
     def scratch(self, *names: str, only: Mapping[str, str] | None = None) -> Iterator[Connection]:
-        """Open an in-memory database to compute in, holding one consistent state and no lock.
+        """Open an in-memory database to compute in, holding one consistent state and no lock; empty without names.
 
         ``names`` are tables of the store: those of DuckDB are copied, parts are views over the live files. ``only``
         (column = value) leaves out the other rows of the tables that have such a column. Memory and spill follow the
         settings.
         """
-        copies: dict[str, pa.Table] = {}
         wanted = [tables()[name] for name in names]
         filters = {table.name: _filter(table, only or {}) for table in wanted}
-        with self.read() as connection:
-            for table in wanted:
-                if not table.parts:
-                    query = f"SELECT * FROM {table.name}{filters[table.name]}"  # noqa: S608
-                    copies[table.name] = connection.execute(query).to_arrow_table()
-            if any(table.parts and table.document for table in wanted) and "documents" not in copies:
-                copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
-            live, uniform = live_parts(connection), uniform_tables(connection)
+        copies: dict[str, pa.Table] = {}
+        live: dict[str, list[str]] = {}
+        uniform: Collection[str] = ()
+        if wanted:
+            with self.read() as connection:
+                for table in wanted:
+                    if not table.parts:
+                        query = f"SELECT * FROM {table.name}{filters[table.name]}"  # noqa: S608
+                        copies[table.name] = connection.execute(query).to_arrow_table()
+                if any(table.parts and table.document for table in wanted) and "documents" not in copies:
+                    copies["documents"] = connection.execute("SELECT * FROM documents").to_arrow_table()
+                if any(table.parts for table in wanted):
+                    live, uniform = live_parts(connection), uniform_tables(connection)
         with explained(self.data), closing(duckdb.connect(":memory:", config=dict(SETTINGS))) as memory:
             configure(memory, self.settings, self.home.scratch)
             for name, rows in copies.items():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from winnow.compiled import kernel
+
 CSV_START, CSV_FIELD, CSV_QUOTED, CSV_QUOTE = range(4)
 """At the beginning of a field; in one without quotes; inside quotes; after a quote that ends them or is doubled."""
 
@@ -13,7 +15,7 @@ RUN = 128
 """Bytes looked at together; their counts fit in eight bits, so that one instruction counts many."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_words(data, offsets):
     """Count the runs of characters that are no white space (Unicode's White_Space) in each of N texts.
 
@@ -46,12 +48,12 @@ def count_words(data, offsets):
     return words
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _is_space(byte):
     return np.uint8(byte == 0x20) | np.uint8(np.uint8(byte - np.uint8(0x09)) <= np.uint8(4))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, inline="always")
 def _wide_space(data, position, end):
     """Return the bytes of the white space beyond ASCII that begins here, 0 if none does."""
     byte = data[position]
@@ -70,7 +72,7 @@ def _wide_space(data, position, end):
     return 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def csv_ends(data, delimiter, end, state, ends):
     """Find the line ends of CSV rows, those that are not inside quotes; returns their number and the state.
 

@@ -24,9 +24,10 @@ def normal_form() -> np.ndarray:
     """
     every = "".join(map(chr, range(0x110000))).replace("İ", "i").replace("Σ", "σ").replace("ς", "σ")
     table = np.frombuffer(every.lower().encode("utf-32-le", "surrogatepass"), np.int32).copy()
-    table[[code for code in range(0x110000) if unicodedata.category(chr(code)) == "Nd"]] = ord("0")
     dropped = np.array([*map(ord, PUNCTUATION), *range(0x20), *range(0x7F, 0xA0)])
     table[dropped] = 0
+    # Digits go first in CCNet, so that the full-width 1 among its marks is a digit.
+    table[[code for code in range(0x110000) if unicodedata.category(chr(code)) == "Nd"]] = ord("0")
     spaces = np.array([code for code in range(0x3001) if chr(code).isspace()])
     table[spaces] = np.where(np.isin(spaces, dropped), CONTROL_SPACE, -spaces)
     return table

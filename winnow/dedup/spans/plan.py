@@ -10,7 +10,7 @@ from winnow.errors import UserError
 if TYPE_CHECKING:
     from winnow.config import Spans
 
-METHOD_VERSION = "1"
+METHOD_VERSION = "2"
 KINDS = {"lines": "line", "paragraphs": "paragraph", "substrings": "substring"}
 """The names of the kinds in the settings, and in a row."""
 

@@ -43,7 +43,7 @@ def judgements() -> tuple[Table, ...]:
         ),
         Table(
             "bands",
-            "Locality-sensitive keys of the signatures: an equal key at one place makes two documents a candidate pair.",
+            "Locality-sensitive keys of signatures: an equal key at one place makes two documents a candidate pair.",
             (
                 DOC_ID,
                 ("scheme", "VARCHAR", "sketch scheme and band plan"),
