@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from worlds import Finished, World, finished_world
 
-
 LONGEST_FIRST = ("tests/faults/", "tests/assets/", "tests/stages/", "tests/sensors/", "tests/store/", "tests/cli/")
 
 
