@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from resources.partitions import CHECKPOINTS
 from resources.report import materialized, skipped, table_of
 from resources.turns import one_at_a_time
 from resources.workspace import Workspace
@@ -15,7 +14,6 @@ from winnow.stages.contamination import (
     report_lines,
     waiting_sets,
 )
-from winnow.stages.membership import measure_membership, membership_card, membership_due, write_membership
 from winnow.stages.references import digests_by_name, stored_sets, write_sets
 from winnow.store.stage import Stage, forget_keys, stage_key
 
@@ -74,27 +72,3 @@ def contamination(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
     found = {f"contaminated by {row['evaluation_set']}": row["documents_contaminated"] for row in report}
     shown = {"report": table_of(report), "examples": table_of(example_lines(store))}
     return materialized(store, stage, "contamination", found | shown)
-
-
-@dg.asset(
-    group_name="contamination",
-    deps=[contamination, "checkpoints"],
-    partitions_def=CHECKPOINTS,
-    pool="store",
-    kinds={"duckdb", "pytorch"},
-)
-@one_at_a_time
-def membership(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """How much each item of the reference and of the evaluation sets looks as if the checkpoint had seen it."""
-    store, config = workspace.store(), workspace.config()
-    due = membership_due(store, config, context.partition_key)
-    if due.skipped:
-        return skipped(context, store, "membership", due.skipped)
-    stage = Stage(store, "membership", context.run_id, partition=context.partition_key)
-    measured = measure_membership(store, config, due)
-    with store.write() as connection:
-        write_membership(connection, measured)
-        stage.finish(connection, measured.items, flops=measured.flops)
-    context.log.info(f"{measured.items} items of {len(measured.sets)} sets read: {measured.tokens:,} tokens")
-    card = membership_card(store, context.partition_key)
-    return materialized(store, stage, "membership", {"tokens": measured.tokens, "card": table_of(card)})

@@ -1,13 +1,14 @@
-"""The model in training: its tokenizer, its checkpoints, and what every document costs in tokens."""
+"""The model in training: tokenizer, checkpoints, what a document costs in tokens, whether it has seen the benchmarks."""
 
 import dagster as dg
 import pyarrow as pa
 
 from resources.partitions import CHECKPOINTS
-from resources.report import materialized, skipped
+from resources.report import materialized, skipped, table_of
 from resources.turns import one_at_a_time
 from resources.workspace import Workspace
 from winnow.stages.checkpoints import initial_checkpoint, stored_checkpoint
+from winnow.stages.membership import measure_membership, membership_card, membership_due, write_membership
 from winnow.stages.training import fit_tokenizer, register, tokenizer_key, warm_up
 from winnow.store.judgements import pending, texts_of
 from winnow.store.stage import Stage, stage_key
@@ -86,3 +87,27 @@ def token_counts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
     total = sum(int(rows["tokens"].to_numpy().sum()) for rows in counted)
     context.log.info(f"{len(documents)} documents counted: {total:,} tokens")
     return materialized(store, stage, "token_counts", {"tokens": total})
+
+
+@dg.asset(
+    group_name="model",
+    deps=[checkpoints, "contamination"],
+    partitions_def=CHECKPOINTS,
+    pool="store",
+    kinds={"duckdb", "pytorch"},
+)
+@one_at_a_time
+def membership(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """How much each item of the reference and of the evaluation sets looks as if the checkpoint had seen it."""
+    store, config = workspace.store(), workspace.config()
+    due = membership_due(store, config, context.partition_key)
+    if due.skipped:
+        return skipped(context, store, "membership", due.skipped)
+    stage = Stage(store, "membership", context.run_id, partition=context.partition_key)
+    measured = measure_membership(store, config, due)
+    with store.write() as connection:
+        write_membership(connection, measured)
+        stage.finish(connection, measured.items, flops=measured.flops)
+    context.log.info(f"{measured.items} items of {len(measured.sets)} sets read: {measured.tokens:,} tokens")
+    card = membership_card(store, context.partition_key)
+    return materialized(store, stage, "membership", {"tokens": measured.tokens, "card": table_of(card)})

@@ -17,7 +17,7 @@ from wholeness import problems
 from winnow.store.store import open_store
 
 HERE = Path(__file__).parent
-SECONDS = float(os.environ.get("WINNOW_SOAK_SECONDS", "25"))
+SECONDS = float(os.environ.get("WINNOW_SOAK_SECONDS", "15"))
 WRITERS, READERS, KEEPERS = 4, 8, 2
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 

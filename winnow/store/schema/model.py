@@ -72,7 +72,7 @@ def model() -> tuple[Table, ...]:
                 ),
             ),
             ("checkpoint", "evaluation_set", "item"),
-            "contamination",
+            "model",
         ),
         Table(
             "membership_sets",
@@ -94,7 +94,7 @@ def model() -> tuple[Table, ...]:
                 ("auc", "DOUBLE", "chance that a found item looks more seen than another; 0.5 = no difference"),
             ),
             ("checkpoint", "evaluation_set", "statistic", "found_in"),
-            "contamination",
+            "model",
         ),
         Table(
             "probes",
