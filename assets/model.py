@@ -1,4 +1,4 @@
-"""The model in training: tokenizer, checkpoints, what a document costs in tokens, whether it has seen the benchmarks."""
+"""The model in training: tokenizer, checkpoints, the price of a document in tokens, what of the benchmarks it has seen."""
 
 import dagster as dg
 import pyarrow as pa
