@@ -1,4 +1,4 @@
-"""The model in training: tokenizer, checkpoints, the price of a document in tokens, what of the benchmarks it has seen."""
+"""The model in training: tokenizer, checkpoints, the price of a document in tokens, the benchmarks it has seen."""
 
 import dagster as dg
 import pyarrow as pa
