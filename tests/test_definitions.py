@@ -8,30 +8,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from worlds import FITTED, SUPPORTING
 
 import definitions
 from winnow.store.schema import tables
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numba", "faiss", "transformers", "sentence_transformers", "datasketch", "sklearn", "matplotlib")
-
-FITTED = {"tokenizer", "train_stage"}
-"""Assets that are folders of files, no tables."""
-
-SUPPORTING = {
-    "texts",
-    "bucket_centers",
-    "reference_items",
-    "contamination_items",
-    "contamination_ngrams",
-    "contamination_report",
-    "manifest_rows",
-    "refused",
-    "takedowns",
-    "withdrawn",
-    "membership_sets",
-}
-"""Tables that another asset of their stage writes beside its own."""
 
 
 def asset_groups() -> dict[str, str]:

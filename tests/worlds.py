@@ -37,6 +37,24 @@ from winnow.stages.corpus import known_shards
 from winnow.store.store import Store, open_store
 from winnow.text.deliveries import plan, scan
 
+FITTED = {"tokenizer", "train_stage"}
+"""Assets that are folders of files, no tables."""
+
+SUPPORTING = {
+    "texts",
+    "bucket_centers",
+    "reference_items",
+    "contamination_items",
+    "contamination_ngrams",
+    "contamination_report",
+    "manifest_rows",
+    "refused",
+    "takedowns",
+    "withdrawn",
+    "membership_sets",
+}
+"""Tables that another asset of their stage writes beside its own."""
+
 SOURCES = {
     "numbers": ("statistics", "random", "decimal", "fractions", "datetime", "numbers", "calendar", "heapq"),
     "files": ("pathlib", "shutil", "tempfile", "zipfile", "tarfile", "glob", "tokenize", "configparser"),

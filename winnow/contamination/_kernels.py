@@ -162,6 +162,24 @@ def _look_up(table, keys, key):
     return np.int64(-1)
 
 
+@njit(nogil=True, inline="always")
+def _run_through(words, count, i, item_words, start, end, first, common, common_before):
+    """Return how many words in a row a text and an item share through word i and word ``first``, and where they begin.
+
+    The item's words are ``item_words[start:end]``. 0 words inside a run that was measured from its first word.
+    """
+    back = 0
+    if i and first > start and words[i - 1] == item_words[first - 1]:
+        if common or not common_before:
+            return 0, i
+        while i > back and first - back > start and words[i - back - 1] == item_words[first - back - 1]:
+            back += 1
+    run = 0
+    while i + run < count and first + run < end and words[i + run] == item_words[first + run]:
+        run += 1
+    return run + back, i - back
+
+
 @kernel
 def search(data, offsets, start, stop, lower, lengths, table, keys, groups, firsts, items, item_words, bounds, found):
     """Fill rows ``start:stop`` of ``found`` int64 ``[N, 7]``.
@@ -197,22 +215,12 @@ def search(data, offsets, start, stop, lower, lengths, table, keys, groups, firs
                 postings = firsts[groups[group] : groups[group + 1]]
                 common = postings.shape[0] > COMMON
                 for first in postings[:COMMON]:
-                    item, back = items[first], 0
-                    if i and first > bounds[item] and words[i - 1] == item_words[first - 1]:
-                        if common or not common_before:
-                            continue  # inside a run that was measured from its first word
-                        while (
-                            i > back
-                            and first - back > bounds[item]
-                            and words[i - back - 1] == item_words[first - back - 1]
-                        ):
-                            back += 1
-                    run = 0
-                    while (
-                        i + run < count and first + run < bounds[item + 1] and words[i + run] == item_words[first + run]
-                    ):
-                        run += 1
-                    run, at = run + back, i - back
+                    item = items[first]
+                    run, at = _run_through(
+                        words, count, i, item_words, bounds[item], bounds[item + 1], first, common, common_before
+                    )
+                    if run == 0:
+                        continue
                     if run > best or (run == best and (at < best_at or (at == best_at and item < best_item))):
                         best, best_at, best_item = run, at, item
                 common_before = common
@@ -247,24 +255,15 @@ def runs(words, starts, ends, bounds, start, stop, n, table, keys, groups, first
             postings = firsts[groups[group] : groups[group + 1]]
             common = postings.shape[0] > COMMON
             for first in postings[:COMMON]:
-                item, back = items[first], 0
-                if i and first > item_bounds[item] and text[i - 1] == item_words[first - 1]:
-                    if common or not common_before:
-                        continue  # inside a run that was measured from its first word
-                    while (
-                        i > back
-                        and first - back > item_bounds[item]
-                        and text[i - back - 1] == item_words[first - back - 1]
-                    ):
-                        back += 1
-                run = 0
-                while (
-                    i + run < count and first + run < item_bounds[item + 1] and text[i + run] == item_words[first + run]
-                ):
-                    run += 1
+                item = items[first]
+                run, at = _run_through(
+                    text, count, i, item_words, item_bounds[item], item_bounds[item + 1], first, common, common_before
+                )
+                if run == 0:
+                    continue
                 if found == room.shape[0]:
                     room = np.concatenate((room, np.empty((found, 3), np.int64)))
-                room[found, 0], room[found, 1], room[found, 2] = item, run + back, i - back
+                room[found, 0], room[found, 1], room[found, 2] = item, run, at
                 found += 1
             common_before = common
         order = np.argsort(room[:found, 0], kind="mergesort")

@@ -12,6 +12,7 @@ from numba import njit
 
 from winnow.compiled import kernel
 from winnow.dedup._hash_kernels import U32, U64, xxh64
+from winnow.dedup._text_kernels import encode
 
 CHECK = U64(0x51AB)  # seed of the second hash of a unit: two units are one only if 96 bits agree
 NEWLINE = 10
@@ -32,28 +33,6 @@ def _decode(data, at):
     return (
         ((byte & 0x07) << 18) | ((data[at + 1] & 0x3F) << 12) | ((data[at + 2] & 0x3F) << 6) | (data[at + 3] & 0x3F)
     ), 4
-
-
-@njit(nogil=True, inline="always")
-def _encode(out, size, code):
-    """Write a code point as UTF-8 and return the size after it."""
-    if code < 0x80:
-        out[size] = code
-        return size + 1
-    if code < 0x800:
-        out[size] = 0xC0 | (code >> 6)
-        out[size + 1] = 0x80 | (code & 0x3F)
-        return size + 2
-    if code < 0x10000:
-        out[size] = 0xE0 | (code >> 12)
-        out[size + 1] = 0x80 | ((code >> 6) & 0x3F)
-        out[size + 2] = 0x80 | (code & 0x3F)
-        return size + 3
-    out[size] = 0xF0 | (code >> 18)
-    out[size + 1] = 0x80 | ((code >> 12) & 0x3F)
-    out[size + 2] = 0x80 | ((code >> 6) & 0x3F)
-    out[size + 3] = 0x80 | (code & 0x3F)
-    return size + 4
 
 
 @njit(nogil=True, inline="always")
@@ -103,12 +82,12 @@ def blocks(data, offsets, first, last, table, shortest, bases, lines, paragraphs
                 mapped = table[code]
                 if mapped < 0:  # white space: it counts between other characters only
                     if mapped < -1 and started:
-                        size = _encode(out, size, -mapped)
+                        size = encode(-mapped, out, size)
                         line_characters += 1
                     continue
                 started = True
                 if mapped > 0:
-                    size = _encode(out, size, mapped)
+                    size = encode(mapped, out, size)
                     line_characters += 1
                 kept_size, kept_characters = size, line_characters
             size = kept_size

@@ -59,7 +59,7 @@ def decode(data, at, end):
 
 
 @kernel
-def _encode(code, out, size):
+def encode(code, out, size):
     """Write a code point as UTF-8; return the new size."""
     if code < 0x80:
         out[size] = code
@@ -159,7 +159,7 @@ def _character(data, at, end, table, expansions, out, size, starts, words, insid
         starts[words] = size
         words += 1
     if becomes > 0:
-        return at, _encode(becomes, out, size), words, 1
+        return at, encode(becomes, out, size), words, 1
     if becomes == DIGIT:
         out[size] = ZERO
         return _number_end(data, at, end, table), size + 1, words, 1
