@@ -15,6 +15,7 @@ from winnow.config import load_config, save_config
 from winnow.home import Home
 from winnow.store.published import open_published
 from winnow.store.store import open_store
+from winnow.store.turns import file_turn
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,25 @@ def test_until_corpus_needs_no_reference_and_keeps_the_command_line_in_the_confi
     assert "nothing to do" in capsys.readouterr().err
     with open_published(case.home) as connection:
         assert connection.execute("SELECT count(*) FROM costs").fetchone() == (1,)
+
+
+def test_a_run_whose_state_cannot_be_published_fails(
+    case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert case.run("--corpus", case.corpus, "--until", "corpus") == 0
+    first = case.home.published.stat().st_ino
+    texts = [{"id": name, "text": text} for name, text in docstrings("difflib")]
+    write_records(case.root / "files" / "news" / "c.jsonl", texts[:5])
+    settings = load_config(case.home.config)
+    short = settings.store.model_copy(update={"lock_wait_seconds": 0.05})
+    save_config(settings.model_copy(update={"store": short}), case.home.config)
+    with file_turn(case.home.store, 1, "publish"):
+        assert case.run("--until", "corpus") == 2
+    assert "stayed locked" in capsys.readouterr().err
+    assert case.home.published.stat().st_ino == first
+    assert case.run("--until", "corpus") == 0
+    with open_published(case.home) as connection:
+        assert connection.execute("SELECT count(*) FROM occurrences").fetchone() == (25,)
 
 
 def test_broken_files_among_good_ones_hold_up_nothing_and_are_counted(

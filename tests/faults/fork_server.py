@@ -50,7 +50,7 @@ class Request:
     wait: float | None = None
     moment: tuple[str, int, str] | None = None
     alone: bool = False
-    limit: float = 60.0
+    limit: float = 240.0
 
 
 @dataclass

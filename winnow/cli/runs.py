@@ -151,6 +151,7 @@ class Runner:
 
     def _execute(self, job: str, stages: Iterable[str], **how: Any) -> None:
         from resources.runs import burying
+        from winnow.store import Store
 
         definition = self.defs.resolve_job_def(job)
         graph = self.defs.resolve_asset_graph()
@@ -169,6 +170,7 @@ class Runner:
             raise _failed_check(result) or _failure(failures[0])
         if not result.success:
             raise UserError(f"run {result.run_id} of job {job} failed: see `winnow ui`")
+        Store(self.home, self.config.store).publish()  # Dagster only logs what a resource raises at the end of a run
 
 
 def _failed_check(result: Any) -> UserError | None:
