@@ -37,7 +37,7 @@ def groups_of(texts: list[str], threshold: float, scheme: str = "winnow") -> tup
     rows = np.flatnonzero(present)
     keys = band_keys(signed[rows], plan_bands(threshold, NUM_PERM))
     ids = ids_to_numpy(doc_ids(texts))[rows]
-    found = near_duplicate_groups(ids, keys, array.take(pa.array(rows)), threshold)
+    found = near_duplicate_groups(ids, keys, array.take(pa.array(rows)), threshold, signatures=signed[rows])
     keeper = np.arange(len(texts))
     keeper[rows] = rows[found.keepers.keeper]
     return keeper, rows[found.pairs]
@@ -72,20 +72,25 @@ def sign(folder: str, target: str, scheme: str) -> dict[str, Any]:
 def groups(signed: str, folder: str, threshold: float) -> dict[str, Any]:
     """Signatures to verified groups; the texts of candidates are read from their files."""
     from winnow.dedup.bands import band_keys, plan_bands
+    from winnow.dedup.buckets import BandColumns
     from winnow.dedup.groups import near_duplicate_groups
 
     plan = plan_bands(threshold, NUM_PERM)
     ids, rows = np.load(Path(signed) / "ids.npy"), np.load(Path(signed) / "rows.npy")
 
     def find(most: int) -> Any:
-        keys = np.concatenate([band_keys(batch, plan) for batch in signature_batches(signed, most)])
+        columns, count = BandColumns(plan.bands, min(most, len(ids))), 0
+        for batch in signature_batches(signed, most):
+            columns.add(band_keys(batch, plan), np.arange(count, count + len(batch)))
+            count += len(batch)
         with tempfile.TemporaryDirectory() as scratch:
             return near_duplicate_groups(
                 ids[:most],
-                keys,
+                columns,
                 lambda wanted: texts_at(folder, rows[wanted], wanted),
                 threshold,
                 scratch=Path(scratch),
+                signatures=signature_batches(signed, most),
             )
 
     find(min(2_000, len(ids)))  # a service compiles its kernels once

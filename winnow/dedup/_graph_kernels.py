@@ -63,20 +63,33 @@ def walk(order, rank, starts, neighbours, weights, keeper, similarity):
         keeper[document] = order[best]
 
 
+@kernel
+def gather(hashes, starts, ends, out):
+    """Lay the pieces ``hashes[starts[i]:ends[i]]`` end to end into ``out``, uint64 of their length in all."""
+    at = 0
+    for i in range(len(starts)):
+        for source in range(starts[i], ends[i]):
+            out[at] = hashes[source]
+            at += 1
+
+
 STEPS = 64
 """Steps of a merge between two looks at whether the threshold can still be reached."""
 
 
 @kernel
-def jaccard(left, right, starts, ends, hashes, threshold, first, last, out):
+def jaccard(left, right, one, other, threshold, first, last, out):
     """Fill ``out`` float64 ``[P]`` with the similarity of sets, -1 where it is certainly below ``threshold``.
 
-    Set i is the sorted ``hashes[starts[i]:ends[i]]``; two empty ones have similarity 0. What bounds a similarity from
+    A pair's left set is of ``one``, its right of ``other``: (starts, ends, hashes), set i the sorted
+    ``hashes[starts[i]:ends[i]]``; two empty ones have similarity 0. What bounds a similarity from
     above is computed as the similarity itself is, and division rounds monotonically: no pair at the threshold is lost.
     """
+    starts_a, ends_a, hashes_a = one
+    starts_b, ends_b, hashes_b = other
     for pair in range(first, last):
-        a, end_a = starts[left[pair]], ends[left[pair]]
-        b, end_b = starts[right[pair]], ends[right[pair]]
+        a, end_a = starts_a[left[pair]], ends_a[left[pair]]
+        b, end_b = starts_b[right[pair]], ends_b[right[pair]]
         total, shared = end_a - a + end_b - b, 0
         if total == 0:
             out[pair] = 0.0 if threshold <= 0.0 else -1.0
@@ -90,9 +103,9 @@ def jaccard(left, right, starts, ends, hashes, threshold, first, last, out):
             stop = min(STEPS, end_a - a, end_b - b)
             for _ in range(stop):
                 # Without branches: which list advances is a coin toss.
-                one, other = hashes[a], hashes[b]
-                shared += int(one == other)
-                a += int(one <= other)
-                b += int(other <= one)
+                x, y = hashes_a[a], hashes_b[b]
+                shared += int(x == y)
+                a += int(x <= y)
+                b += int(y <= x)
         similarity = shared / (total - shared)
         out[pair] = similarity if alive and similarity >= threshold else -1.0

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.dedup.agreement import Fingerprints
 from winnow.dedup.buckets import BandColumns
 from winnow.dedup.pair_spool import PairSpool
 from winnow.dedup.positions import pack, unpack
@@ -99,10 +100,12 @@ def find_candidates(
     max_bucket: int = MAX_BUCKET,
     centers: int = CENTERS,
     threads: int | None = None,
+    fingerprints: Fingerprints | None = None,
 ) -> Candidates:
     """Put the pairs to compare into ``pairs`` and return the oversize buckets' centers.
 
-    ``fresh``: bool ``[N]`` over the positions that ``columns.places`` refer to. Memory: about 40 bytes a row and thread
+    ``fresh``: bool ``[N]`` over the positions that ``columns.places`` refer to. Pairs whose ``fingerprints`` agree in
+    too few places are left out. Memory: about 40 bytes a row and thread
     beside ``pairs``. Both limits belong to the stored state: after a change of either, pass all documents as fresh
     once. Raises ``UserError`` if a limit is below its least value (``max_bucket`` 2, ``centers`` 1).
     """
@@ -114,7 +117,7 @@ def find_candidates(
     crowded = np.zeros(len(fresh), np.bool_)
 
     def one_band(band: int) -> Centers:
-        return _band(columns, band, fresh, former.of_band(band), pairs, limits, crowded)
+        return _band(columns, band, fresh, former.of_band(band), pairs, limits, crowded, fingerprints)
 
     with ThreadPoolExecutor(threads or usable_cores()) as pool:
         found = list(pool.map(one_band, range(columns.bands)))
@@ -143,6 +146,7 @@ def _band(
     pairs: PairSpool,
     limits: tuple[int, int],
     crowded: np.ndarray,
+    fingerprints: Fingerprints | None,
 ) -> Centers:
     """Find the pairs and the centers of one band."""
     from winnow.dedup import _bucket_kernels
@@ -164,7 +168,8 @@ def _band(
         run, filled = _bucket_kernels.bucket_pairs(
             keys, places, starts, ends, run, fresh, *former, max_bucket, centers, out
         )
-        pairs.add(out[:filled])
+        codes = out[:filled]
+        pairs.add(codes if fingerprints is None else codes[fingerprints.alike(codes)])
     for start, end in zip(starts[oversize].tolist(), ends[oversize].tolist(), strict=True):
         crowded[places[start:end]] = True
     rows = (starts[oversize, None] + np.arange(centers)).ravel()
@@ -203,8 +208,11 @@ def still_candidates(columns: BandColumns, centers: Centers, codes: np.ndarray, 
     return valid
 
 
-def add_center_pairs(columns: BandColumns, centers: Centers, pairs: PairSpool) -> None:
-    """Put every center that is there (``place`` not -1) with each other member of its bucket into ``pairs``."""
+def add_center_pairs(columns: BandColumns, centers: Centers, pairs: PairSpool, fingerprints: Fingerprints) -> None:
+    """Put every center that is there (``place`` not -1) with each other member of its bucket into ``pairs``.
+
+    As in :func:`find_candidates`, those whose ``fingerprints`` agree in too few places are left out.
+    """
     for band in range(columns.bands):
         keys, places = centers.of_band(band)
         keys, places = keys[places >= 0], places[places >= 0].astype(np.int64)
@@ -217,4 +225,5 @@ def add_center_pairs(columns: BandColumns, centers: Centers, pairs: PairSpool) -
         for place, first, last in zip(places.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
             others = members[first:last]
             others = others[others != place]
-            pairs.add(pack(np.minimum(others, place), np.maximum(others, place)))
+            codes = pack(np.minimum(others, place), np.maximum(others, place))
+            pairs.add(codes[fingerprints.alike(codes)])

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from winnow.dedup import buckets, verify
-from winnow.dedup.bands import BandPlan
+from winnow.dedup import agreement, buckets, verify
+from winnow.dedup.bands import BandPlan, Density, pair_density
 from winnow.dedup.candidates import MAX_BUCKET
 from winnow.dedup.pair_spool import HELD_PAIRS
 from winnow.dedup.shingles import usable_cores
@@ -43,10 +43,15 @@ class SimilaritySample:
     agreeing: np.ndarray
     pairs: int
 
-    def false_candidates(self, plan: BandPlan) -> float:
-        """Chance that two documents drawn at random are a candidate pair below the plan's threshold."""
+    def false_candidates(self, plan: BandPlan, refused: bool = False) -> float:
+        """Chance that two documents drawn at random are a candidate pair below the plan's threshold.
+
+        ``refused``: without those that their signatures refuse (:mod:`winnow.dedup.agreement`), so that texts are read.
+        """
         similarity = np.arange(len(self.agreeing)) / (len(self.agreeing) - 1)
         below = similarity < plan.threshold
+        if refused:
+            below &= np.arange(len(self.agreeing)) >= agreement.least_agreement(plan.threshold, plan.permutations)
         chances = np.array([plan.recall(value) for value in similarity[below]])
         return float(self.agreeing[below] @ chances) / max(self.pairs, 1)
 
@@ -110,17 +115,20 @@ def estimate(
     """
     new = documents if new_documents is None else new_documents
     share = sample.false_candidates(plan) if sample else plan.false_candidates()
+    read = sample.false_candidates(plan, refused=True) if sample else plan.false_candidates(_resembling(plan))
     # A bucket above the limit is compared with a few documents only, however many resemble each other.
     false = min(share * max(documents - 1, 0), plan.bands * (MAX_BUCKET - 1))
-    pairs = round(documents * (false / 2 + DUPLICATED))
+    false_read = min(read * max(documents - 1, 0), false)
+    pairs = round(documents * (false_read / 2 + DUPLICATED))
     table = min(TABLE_BYTES, round(documents * mean_bytes))
     rows_of_table = min(new, round(TABLE_BYTES / max(mean_bytes, 1)))
     row = 2 * ROW_BYTES + plan.permutations * value_bytes + plan.bands * KEY_BYTES
     keys = documents * plan.bands * KEY_BYTES
-    compared = documents * min(1.0, DUPLICATED + 1 - math.exp(-false))
+    compared = documents * min(1.0, DUPLICATED + 1 - math.exp(-false_read))
     hashes = round(compared * mean_bytes / WORD_BYTES * KEY_BYTES)
     sorting = min(threads or usable_cores(), plan.bands) * documents * SORTED_BYTES
     touching = min(new * plan.bands * buckets.FILTER_KEY_BYTES, buckets.FILTER_BYTES) if new < documents else 0
+    fingerprints = documents * plan.permutations
     held_pairs = 3 * min(pairs, HELD_PAIRS) * PAIR_BYTES
     parts = {
         "sketches": new * (ROW_BYTES + plan.permutations * value_bytes),
@@ -128,13 +136,29 @@ def estimate(
     }
     scratch = {
         "band keys": keys if keys > buckets.HELD_BYTES else 0,
+        "fingerprints": fingerprints if fingerprints > agreement.HELD_BYTES else 0,
         "pairs": pairs * PAIR_BYTES if pairs > HELD_PAIRS else 0,
         "shingles": hashes if hashes > verify.HELD_BYTES else 0,
     }
     memory = {
         "sketches": 3 * table + TABLES_HELD * rows_of_table * row,
-        "pairs": documents * DOCUMENT_BYTES + sorting + min(keys, buckets.HELD_BYTES) + held_pairs + touching,
+        "pairs": documents * DOCUMENT_BYTES
+        + sorting
+        + min(keys, buckets.HELD_BYTES)
+        + min(fingerprints, agreement.HELD_BYTES)
+        + held_pairs
+        + touching,
         "verification": documents * DOCUMENT_BYTES + 3 * table + 2 * min(hashes, verify.HELD_BYTES) + held_pairs,
         "keepers": documents * DOCUMENT_BYTES + 6 * round(documents * DUPLICATED) * (ID_BYTES + PAIR_BYTES),
     }
     return Estimate(plan, documents, new, mean_bytes, false, sample.pairs if sample else 0, parts, scratch, memory)
+
+
+def _resembling(plan: BandPlan) -> Density:
+    """Return the assumed density of the pairs whose signatures agree enough for their texts to be read."""
+    least = agreement.least_agreement(plan.threshold, plan.permutations)
+
+    def density(similarity: np.ndarray) -> np.ndarray:
+        return pair_density(similarity) * agreement.passing(similarity, least, plan.permutations)
+
+    return density

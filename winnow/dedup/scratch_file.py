@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -23,6 +24,13 @@ class ScratchFile:
         if self._number is not None:
             os.close(self._number)
             self._number = None
+
+    def mapped(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+        """Return a file full of zeros as an array of the shape; it holds the file until the array is gone."""
+        size = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        os.ftruncate(self._open, size)
+        self.size = size
+        return np.frombuffer(mmap.mmap(self._open, size), dtype, int(np.prod(shape))).reshape(shape)
 
     def append(self, values: np.ndarray) -> int:
         """Write values behind all others; return their place."""

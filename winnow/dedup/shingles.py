@@ -82,7 +82,8 @@ def shingle_hashes(
 
         parts += over_ranges(part, offsets, threads)
         lengths.append(counts)
-    return np.cumsum(np.concatenate(lengths)), np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+    hashes = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.uint64), *parts])
+    return np.cumsum(np.concatenate(lengths)), hashes
 
 
 def normalising_buffers(

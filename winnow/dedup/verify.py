@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pyarrow as pa
 from winnow.dedup.pair_spool import PairSpool
 from winnow.dedup.positions import unpack
 from winnow.dedup.scratch_file import ScratchFile
-from winnow.dedup.shingles import DEFAULT_SHINGLING, Shingling, over_ranges, shingle_hashes
+from winnow.dedup.shingles import DEFAULT_SHINGLING, Shingling, over_ranges, shingle_hashes, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def jaccard(
     ``left`` and ``right``: integer ``[P]`` rows of the sets; ``offsets`` int64 ``[N + 1]`` and ``hashes`` uint64 as
     from ``winnow.dedup.shingles.shingle_hashes``. A pair of empty sets has similarity 0.
     """
-    return _compare(np.asarray(left), np.asarray(right), _Block(offsets, hashes), 0.0, threads)
+    sets = _Block(offsets[:-1], offsets[1:], hashes)
+    return _compare(np.asarray(left), np.asarray(right), sets, sets, 0.0, threads)
 
 
 def verify_pairs(
@@ -83,8 +86,8 @@ def verify_pairs(
     began = time.monotonic()
     with _ShingleSets(len(documents), scratch, held_bytes) as sets:
         if len(documents):
-            for places, texts in read(documents.astype(np.int32)):
-                sets.add(rank[places], *shingle_hashes(texts, shingling, threads))
+            for places, offsets, hashes in _shingled(read(documents.astype(np.int32)), shingling, threads):
+                sets.add(rank[places], offsets, hashes)
         sets.end()
         log.info("%d documents shingled in %.1f s", len(documents), time.monotonic() - began)
         kept = [_verify(codes, rank, sets, threshold, threads) for codes in pairs.chunks()]
@@ -96,39 +99,51 @@ def verify_pairs(
     )
 
 
+def _shingled(
+    batches: Iterable[tuple[np.ndarray, pa.Array | pa.ChunkedArray]], shingling: Shingling, threads: int | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield places, offsets and hashes of batches in order; a batch is read while others are hashed, one a core."""
+    cores = threads or usable_cores()
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(cores) as pool:
+        iterator = iter(batches)
+        reading = reader.submit(next, iterator, None)
+        hashing: deque[tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]]] = deque()
+        while (batch := reading.result()) is not None:
+            reading = reader.submit(next, iterator, None)
+            hashing.append((batch[0], pool.submit(shingle_hashes, batch[1], shingling, 1)))
+            if len(hashing) > cores:
+                places, hashed = hashing.popleft()
+                yield places, *hashed.result()
+        for places, hashed in hashing:
+            yield places, *hashed.result()
+
+
 @dataclass(frozen=True)
 class _Block:
-    """Shingle sets: set i is ``hashes[offsets[i]:offsets[i + 1]]``, or ends at ``ends[i]`` where they lie apart."""
+    """Shingle sets: set i is ``hashes[starts[i]:ends[i]]``."""
 
-    offsets: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
     hashes: np.ndarray
-    ends: np.ndarray | None = None
-
-    @property
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        return (self.offsets[:-1], self.offsets[1:]) if self.ends is None else (self.offsets, self.ends)
 
 
-def _compare(left: np.ndarray, right: np.ndarray, block: _Block, threshold: float, threads: int | None) -> np.ndarray:
+def _compare(
+    left: np.ndarray, right: np.ndarray, one: _Block, other: _Block, threshold: float, threads: int | None
+) -> np.ndarray:
+    """Return the similarities of pairs, the left set of each in ``one`` and the right in ``other``."""
     from winnow.dedup import _graph_kernels
 
     left, right = left.astype(np.int64), right.astype(np.int64)
     out = np.empty(len(left), np.float64)
-    starts, ends = block.bounds
-    sizes = ends - starts
-    weights = np.concatenate([[0], np.cumsum(4 * (sizes[left] + sizes[right] + 1))])
+    sizes_one, sizes_other = one.ends - one.starts, other.ends - other.starts
+    weights = np.concatenate([[0], np.cumsum(4 * (sizes_one[left] + sizes_other[right] + 1))])
+    sets = tuple((block.starts, block.ends, block.hashes) for block in (one, other))
 
     def part(first: int, last: int) -> None:
-        _graph_kernels.jaccard(left, right, starts, ends, block.hashes, threshold, first, last, out)
+        _graph_kernels.jaccard(left, right, *sets, threshold, first, last, out)
 
     over_ranges(part, weights, threads)
     return out
-
-
-def _together(one: _Block, other: _Block) -> _Block:
-    both = zip(one.bounds, other.bounds, strict=True)
-    starts, ends = (np.concatenate([a, b + len(one.hashes)]) for a, b in both)
-    return _Block(starts, np.concatenate([one.hashes, other.hashes]), ends)
 
 
 def _verify(
@@ -139,22 +154,22 @@ def _verify(
     cuts = sets.cuts
     similarity = np.empty(len(codes), np.float64)
     if len(cuts) == 2:
-        similarity = _compare(left, right, sets.load(0, cuts[1]), threshold, threads)
+        every = sets.load(0, cuts[1])
+        similarity = _compare(left, right, every, every, threshold, threads)
     else:
         block_left = np.searchsorted(cuts, left, "right") - 1
         block_right = np.searchsorted(cuts, right, "right") - 1
+        swapped = block_left > block_right
+        left, right = np.where(swapped, right, left), np.where(swapped, left, right)
         low, high = np.minimum(block_left, block_right), np.maximum(block_left, block_right)
         order = np.lexsort((high, low))
         edges = np.flatnonzero(np.diff(low[order]) | np.diff(high[order])) + 1
         for rows in np.split(order, edges):
             one, other = int(low[rows[0]]), int(high[rows[0]])
-            block, base = sets.load(cuts[one], cuts[one + 1]), np.full(len(cuts), cuts[one])
-            if other != one:
-                second = sets.load(cuts[other], cuts[other + 1])
-                base[other] = cuts[other] - (cuts[one + 1] - cuts[one])
-                block = _together(block, second)
+            block = sets.load(cuts[one], cuts[one + 1])
+            second = block if other == one else sets.load(cuts[other], cuts[other + 1])
             similarity[rows] = _compare(
-                left[rows] - base[block_left[rows]], right[rows] - base[block_right[rows]], block, threshold, threads
+                left[rows] - cuts[one], right[rows] - cuts[other], block, second, threshold, threads
             )
     found = similarity >= threshold
     return codes[found], similarity[found]
@@ -217,7 +232,7 @@ class _ShingleSets:
         for ranks, offsets in self._held:
             starts[ranks] = offsets[:-1]
         self.cuts = np.array([0, count])
-        self._loaded = 0, count, _Block(starts, self._hashes[: self._filled], starts + self._sizes)
+        self._loaded = 0, count, _Block(starts, starts + self._sizes, self._hashes[: self._filled])
         self._release()
 
     def load(self, first: int, last: int) -> _Block:
@@ -235,20 +250,23 @@ class _ShingleSets:
                 self._file.fill(place + 8 * begin, hashes[filled : filled + end - begin])
             starts[ranks[rows] - first] = filled + offsets[rows.start : rows.stop] - begin
             filled += end - begin
-        block = _Block(starts, hashes, starts + sizes)
+        block = _Block(starts, starts + sizes, hashes)
         self._loaded = first, last, block
         return block
 
     def _write_out(self, scratch: Path) -> None:
         """Write what is held, every batch in the order of ranks, so that a block is one piece of each."""
+        from winnow.dedup import _graph_kernels
+
         if self._file is None:
             self._file = ScratchFile(scratch, "shingles-")
         for ranks, offsets in self._held:
             order = np.argsort(ranks)
-            sizes = np.diff(offsets)[order]
-            ends = np.concatenate([[0], np.cumsum(sizes)])
-            sources = np.repeat(offsets[:-1][order] - ends[:-1], sizes) + np.arange(ends[-1])
-            self._written.append((ranks[order], ends, self._file.append(self._hashes[sources])))
+            starts, ends = offsets[:-1][order], offsets[1:][order]
+            places = np.concatenate([[0], np.cumsum(ends - starts)])
+            sorted_hashes = np.empty(places[-1], np.uint64)
+            _graph_kernels.gather(self._hashes, starts, ends, sorted_hashes)
+            self._written.append((ranks[order], places, self._file.append(sorted_hashes)))
         self._held.clear()
         self._filled = 0
 

@@ -1,4 +1,7 @@
-"""The band keys of the store, straight from its parts: of all documents, or of those in buckets that new ones touch."""
+"""The band keys and signatures of the store, straight from its parts.
+
+Of all documents, or of those in buckets that new ones touch.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from winnow.dedup.agreement import Fingerprints
 from winnow.dedup.buckets import BandColumns, KeyFilter
+from winnow.dedup.minhash import Sketching
 from winnow.dedup.positions import IdTable, Positions
 from winnow.dedup.shingles import usable_cores
-from winnow.dedup.sketch import keys_of
+from winnow.dedup.sketch import keys_of, signatures_of
 from winnow.identity import ids_to_numpy
 from winnow.stages.scheme_parts import Piece, SchemeParts
 
@@ -71,6 +76,26 @@ def touched_columns(
     positions = Positions(every)
     columns.place(positions.of(every))
     return positions, columns
+
+
+def fill_fingerprints(
+    fingerprints: Fingerprints, parts: SchemeParts, positions: Positions, sketching: Sketching
+) -> int:
+    """Take the fingerprints of the documents among ``positions`` from the parts of ``sketches``; return how many."""
+
+    def fill(piece: Piece) -> int:
+        filled = 0
+        for rows in parts.read(piece, "doc_id", "signature"):
+            places = positions.of(ids_to_numpy(rows["doc_id"]))
+            if (places >= 0).any():
+                signed, present = signatures_of(rows, sketching)
+                places = places[present]
+                fingerprints.add(places[places >= 0], signed[places >= 0])
+                filled += int((places >= 0).sum())
+        return filled
+
+    with ThreadPoolExecutor(parts.store.settings.threads or usable_cores()) as pool:
+        return sum(pool.map(fill, parts.pieces()))
 
 
 def _keyed(parts: SchemeParts, piece: Piece) -> Iterator[tuple[np.ndarray, np.ndarray]]:

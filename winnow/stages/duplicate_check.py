@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from winnow.dedup.agreement import Fingerprints
 from winnow.dedup.candidates import Centers, add_center_pairs, find_candidates, still_candidates
 from winnow.dedup.pair_spool import PairSpool
 from winnow.dedup.positions import Positions, ids_at, unpack
@@ -38,18 +39,20 @@ def pairs_among(store: Store, documents: pa.Table, plan: SketchPlan) -> pa.Table
     with (
         BandColumns(plan.bands.bands, len(positions), store.home.scratch) as columns,
         PairSpool(store.home.scratch) as pairs,
+        Fingerprints(len(positions), plan.bands.permutations, plan.threshold, store.home.scratch) as fingerprints,
     ):
         for texts in texts_of(store, documents):
             signed, present = signatures(texts["text"], plan.sketching, threads)
             places = positions.of(ids_to_numpy(texts["doc_id"]))
             columns.add(band_keys(signed[present], plan.bands, threads), places[present])
+            fingerprints.add(places[present], signed[present])
         every = np.ones(len(positions), np.bool_)
         limits = duplicate_pairing.MAX_BUCKET, duplicate_pairing.CENTERS
-        find_candidates(columns, every, Centers.none(), pairs, *limits, threads)
+        find_candidates(columns, every, Centers.none(), pairs, *limits, threads, fingerprints)
         with PairSpool(store.home.scratch) as valid:
             for codes in pairs.chunks():
                 valid.add(codes[still_candidates(columns, centers, codes, len(positions))])
-            add_center_pairs(columns, centers, valid)
+            add_center_pairs(columns, centers, valid, fingerprints)
             verified = duplicate_pairing.verify(store, positions, valid, plan)
     left, right = unpack(verified.codes)
     return pa.table(

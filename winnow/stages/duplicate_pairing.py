@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from winnow.dedup.agreement import Fingerprints
 from winnow.dedup.buckets import FILTER_BYTES, FILTER_KEY_BYTES
 from winnow.dedup.candidates import (
     CENTERS,
@@ -25,7 +26,7 @@ from winnow.dedup.candidates import (
 from winnow.dedup.pair_spool import PairSpool
 from winnow.dedup.positions import IdTable, Positions, ids_at, pack, unpack
 from winnow.identity import ids_from_numpy, ids_to_numpy
-from winnow.stages.band_rows import all_columns, touched_columns
+from winnow.stages.band_rows import all_columns, fill_fingerprints, touched_columns
 from winnow.stages.corpus_digest import stored_digest
 from winnow.stages.scheme_parts import SchemeParts
 from winnow.store.judgements import mark_judged, texts_of
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from winnow.dedup.verify import Reader, Verified
 
 PAIRED = "duplicate_pairs"
-PAIRING_VERSION = "2"
+PAIRING_VERSION = "3"
 FRESH_SHARE = 0.2
 """Up to this share of new documents (and ``FILTER_BYTES``) old keys are only searched for those of new ones; above it
 all keys are sorted."""
 INSERTED_ROWS = 1 << 18
+READ_ROWS = 1 << 12
+"""Texts that are hashed at once by one core, while the next are read."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class _State:
     fresh: np.ndarray
     former: pa.Table
     parts: SchemeParts
+    sketches: SchemeParts
     known: IdTable
     anew: bool  # no document was compared by this method: what is stored comes from another one
 
@@ -85,12 +89,14 @@ def _state(store: Store, plan: SketchPlan) -> _State:
         documents = ids_to_numpy(connection.execute(DOCUMENTS).to_arrow_table()["doc_id"])
         seen = connection.execute(SEEN, {"method": pairing_method(plan)}).to_arrow_table()
         former = connection.execute(FORMER, {"scheme": scheme}).to_arrow_table()
-        parts = SchemeParts(store, "bands", live_parts(connection).get("bands", []), scheme)
+        live = live_parts(connection)
+    parts = SchemeParts(store, "bands", live.get("bands", []), scheme)
+    sketches = SchemeParts(store, "sketches", live.get("sketches", []), plan.sketch_scheme)
     known = IdTable(documents)
     marks = known.marks()
     known.mark(marks, ids_to_numpy(seen["doc_id"]))
     anew = not len(seen)
-    return _State(documents, known.rest(marks), former.slice(0, 0) if anew else former, parts, known, anew)
+    return _State(documents, known.rest(marks), former.slice(0, 0) if anew else former, parts, sketches, known, anew)
 
 
 DOCUMENTS = "SELECT doc_id FROM documents"
@@ -117,7 +123,10 @@ def pair_new_documents(store: Store, stage: Stage, plan: SketchPlan) -> Paired:
             state.former["key"].to_numpy(),
             positions.of(ids_to_numpy(state.former["doc_id"])),
         )
-        found = find_candidates(columns, fresh, former, pairs, MAX_BUCKET, CENTERS, threads)
+        with Fingerprints(len(positions), plan.bands.permutations, plan.threshold, store.home.scratch) as fingerprints:
+            if fill_fingerprints(fingerprints, state.sketches, positions, plan.sketching) < columns.rows:
+                raise LookupError("documents have bands and no signature: materialize `sketches` for every partition")
+            found = find_candidates(columns, fresh, former, pairs, MAX_BUCKET, CENTERS, threads, fingerprints)
         dropped = NO_PAIRS if state.anew else _no_candidates_any_more(store, scheme, positions, columns, found)
         columns.close()
         verified = verify(store, positions, pairs, plan)
@@ -171,7 +180,7 @@ def _reader(store: Store, positions: Positions) -> Reader:
 
     def read(places: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Array | pa.ChunkedArray]]:
         documents = pa.table({"doc_id": ids_from_numpy(ids_at(positions, places))})
-        for texts in texts_of(store, documents):
+        for texts in texts_of(store, documents, READ_ROWS):
             yield positions.of(ids_to_numpy(texts["doc_id"])), texts["text"]
 
     return read
