@@ -2,7 +2,19 @@
 
 import dagster as dg
 
-from assets import checks, contamination, corpus, duplicates, embeddings, influence, mixture, model, selection, signals
+from assets import (
+    attribution,
+    checks,
+    contamination,
+    corpus,
+    duplicates,
+    embeddings,
+    influence,
+    mixture,
+    model,
+    selection,
+    signals,
+)
 from resources.console import progress
 from resources.workspace import Workspace
 from sensors.checkpoints import checkpoint_folders
@@ -10,7 +22,7 @@ from sensors.curation import curation
 from sensors.inbox import inbox
 from sensors.jobs import JOBS
 
-STAGES = (corpus, signals, duplicates, contamination, embeddings, model, influence, selection, mixture)
+STAGES = (corpus, signals, duplicates, contamination, embeddings, model, influence, selection, mixture, attribution)
 
 assets = dg.load_assets_from_modules(STAGES)
 

@@ -8,6 +8,7 @@ from resources.report import table_of
 from resources.workspace import Workspace
 from winnow.stages.checks import check_manifest
 from winnow.stages.duplicate_alarms import stored_alarms, told
+from winnow.stages.influence_models import freshness
 
 NAMES = {
     "funnel_equality": "Per source: records = kept + removed by reason + quarantined.",
@@ -78,4 +79,21 @@ def duplicates_within_reason(workspace: Workspace) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR,
         description=told(alarms) if alarms else None,
         metadata={"largest groups": table_of(groups)} if alarms else {},
+    )
+
+
+@dg.asset_check(
+    asset="influence_models",
+    name="influence_model_fresh",
+    description="The influence model of the checkpoint before still ranks this checkpoint's probes.",
+    pool="store",
+)
+def influence_model_fresh(workspace: Workspace) -> dg.AssetCheckResult:
+    """Warn when influence moves faster than the checkpoints follow each other: scores grow old before their end."""
+    found = freshness(workspace.store())
+    return dg.AssetCheckResult(
+        passed=found is None or not found.stale,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=found.told if found else None,
+        metadata={"model": found.model, "former": found.former, "former_spearman": found.spearman} if found else {},
     )

@@ -12,7 +12,6 @@ from resources.workspace import Workspace
 from winnow.identity import ids_from_numpy
 from winnow.stages.influence import (
     choose_opening,
-    fit_model,
     influence_model_key,
     opening_key,
     opening_stands,
@@ -20,6 +19,7 @@ from winnow.stages.influence import (
     pending_scores,
     score_documents,
 )
+from winnow.stages.influence_models import fit_model
 from winnow.stages.loop import open_loop
 from winnow.stages.probes import Prober
 from winnow.store.garbage import no_garbage_collection
@@ -91,7 +91,7 @@ def influence_models(context: dg.AssetExecutionContext, workspace: Workspace) ->
     stage = Stage(store, "influence_models", context.run_id, influence_model_key(loop), context.partition_key)
     if stage.done is not None:
         return skipped(context, store, "influence_models", f"model {stage.done} is fitted to this checkpoint's probes")
-    fitted = fit_model(store, loop)
+    fitted = fit_model(store, loop, workspace.encoder_location(config))
     with store.write() as connection:
         fitted.write(connection)
         stage.finish(connection, fitted.model.probes, output=fitted.name)
@@ -109,7 +109,7 @@ def scores(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Materi
     if not len(documents):
         return skipped(context, store, "scores", "every document is scored by this checkpoint's model")
     stage = Stage(store, "scores", context.run_id, partition=context.partition_key)
-    rows = score_documents(store, loop, documents)
+    rows = score_documents(store, loop, documents, workspace.encoder_location(config))
     with no_garbage_collection(store):
         parts = store.write_parts("scores", [rows])
         with store.write() as connection:

@@ -6,6 +6,7 @@ OF_SHARDS = dg.AssetSelection.assets(
     "shards", "occurrences", "quarantine", "documents", "signals", "sketches", "bands", "embeddings"
 )
 TRAINING = dg.AssetSelection.assets("train_stage", "validations")
+VALIDATION = dg.AssetSelection.assets("attribution_bench")
 CONSOLE: dict[str, dict[str, dict[str, dict[str, str]]]] = {"loggers": {"progress": {"config": {}}}}
 
 ingest = dg.define_asset_job(
@@ -13,7 +14,7 @@ ingest = dg.define_asset_job(
 )
 curate = dg.define_asset_job(
     "curate",
-    dg.AssetSelection.all() - OF_SHARDS - TRAINING,
+    dg.AssetSelection.all() - OF_SHARDS - TRAINING - VALIDATION,
     config=CONSOLE,
     description="From judged documents to a manifest, for one checkpoint.",
 )
@@ -23,8 +24,14 @@ register = dg.define_asset_job(
 train = dg.define_asset_job(
     "train", TRAINING, config=CONSOLE, description="Train on a manifest; compare with random data."
 )
+validate_attribution = dg.define_asset_job(
+    "validate_attribution",
+    VALIDATION,
+    config=CONSOLE,
+    description="Score the estimators of influence against retraining; minutes, and never by itself.",
+)
 
-JOBS = [ingest, curate, register, train]
+JOBS = [ingest, curate, register, train, validate_attribution]
 
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,

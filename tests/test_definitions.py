@@ -24,7 +24,13 @@ def asset_groups() -> dict[str, str]:
 
 def test_the_code_location_is_loadable() -> None:
     dg.Definitions.validate_loadable(definitions.defs)
-    assert {job.name for job in definitions.defs.jobs or ()} == {"ingest", "curate", "register", "train"}
+    assert {job.name for job in definitions.defs.jobs or ()} == {
+        "ingest",
+        "curate",
+        "register",
+        "train",
+        "validate_attribution",
+    }
     assert {sensor.name for sensor in definitions.defs.sensors or ()} == {"inbox", "checkpoint_folders", "curation"}
 
 
@@ -68,7 +74,7 @@ def test_every_table_is_made_by_an_asset_or_listed_as_bookkeeping() -> None:
 def test_the_jobs_leave_no_asset_out() -> None:
     covered = {
         key.to_user_string()
-        for name in ("ingest", "curate", "train")
+        for name in ("ingest", "curate", "train", "validate_attribution")
         for key in definitions.defs.resolve_job_def(name).asset_layer.executable_asset_keys
     }
     assert covered == set(asset_groups())

@@ -83,7 +83,7 @@ def parses(words: list[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_parses(page: Path) -> None:
     for words in commands(page):
-        if words in (["sql"], ["manifest"], ["explain"]):  # the command's name alone, in running text
+        if words in (["sql"], ["manifest"], ["explain"], ["influences"]):  # the command's name alone, in running text
             continue
         named_option = words[-1].startswith("--") and parses([*words, "1"])  # likewise `winnow run --budget`
         assert parses(words) or named_option, f"{page.name}: winnow {' '.join(words)}"
@@ -174,11 +174,13 @@ def test_the_example_estimator_registers_itself_and_balances_the_layers(tmp_path
 
     try:
         example("winnow/attribution/estimators/layer_balanced.py", tmp_path)
-        made = estimators.make_estimator("layer_balanced")
+        made = estimators.make_directional("layer_balanced")
         gradients = {"loud": torch.full((2, 3), 50.0).double(), "quiet": torch.tensor([[3e-9, 4e-9]]).double()}
         directions = made.precondition(gradients, estimators.Context(damping=0.1))
         assert {name: round(float(value.norm()), 12) for name, value in directions.items()} == {"loud": 1, "quiet": 1}
         assert torch.allclose(directions["quiet"], torch.tensor([[0.6, 0.8]]).double())
+        two = made.precondition({"loud": torch.stack([gradients["loud"], torch.eye(2, 3)])}, estimators.Context(0.1))
+        assert torch.allclose(two["loud"].norm(dim=(1, 2)), torch.ones(2).double())  # a query at a time
     finally:
         estimators._REGISTRY.pop("layer_balanced", None)
 

@@ -265,6 +265,10 @@ class Influence(Section):
     oracle_probes: Annotated[int, Field(ge=0)] = 96
     oracle_reference_tokens: Count = 4_000
     spearman_floor: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    surrogate: str = "ridge"
+    surrogate_loss: Literal["squared", "robust", "pairwise", "lambda"] = "squared"
+    warm_start: bool = True
+    stale_below: Share = 0.5
     seed: int = 0
 
 

@@ -201,6 +201,9 @@ def test_a_new_checkpoint_measures_anew_and_leaves_the_older_one_as_it_was(
         ("v0002", "v0001", new),
     ]
     assert world.rows("SELECT parent, manifest FROM checkpoints WHERE checkpoint = $new", new=new) == [(old, "v0001")]
+    compared = "SELECT former, warm, stale IS NOT NULL FROM influence_models WHERE checkpoint = $new"
+    [model] = world.rows("SELECT model FROM influence_models WHERE checkpoint = $old", old=old)
+    assert world.rows(compared, new=new) == [(*model, True, True)]
     assert {name: world.rows(query, old=old) for name, query in judged.items()} == before
     kept = (
         "SELECT * FROM bandit_rounds SEMI JOIN (SELECT selection FROM manifests WHERE checkpoint = $old) m"

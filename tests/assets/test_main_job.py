@@ -63,7 +63,7 @@ def test_all_checks_pass(finished: Finished) -> None:
     outcomes = {found.check_name: found.passed for found in finished.curate.get_asset_check_evaluations()}
     assert set(outcomes) == {
         "funnel_equality", "no_reference_leakage", "no_duplicate_pair", "within_budget", "digest_verifies",
-        "influence_model_above_floor", "duplicates_within_reason",
+        "influence_model_above_floor", "influence_model_fresh", "duplicates_within_reason",
     }  # fmt: skip
     assert all(outcomes.values()), outcomes
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 VOCABULARY = 64
 
@@ -23,6 +30,48 @@ def build_llama(seed: int = 0, context: int = 64, tied: bool = False) -> LlamaFo
         initializer_range=0.2,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def build_gpt2(seed: int = 0, context: int = 64) -> GPT2LMHeadModel:
+    """Fused c_attn in Conv1D layers, learned positions, a tied head."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=context,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _with_biases(GPT2LMHeadModel(config)).eval()
+
+
+def build_neox(seed: int = 0, context: int = 64) -> GPTNeoXForCausalLM:
+    """Fused query_key_value with bias, rotary positions, a head of its own."""
+    torch.manual_seed(seed)
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        max_position_embeddings=context,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _with_biases(GPTNeoXForCausalLM(config)).eval()
+
+
+def _with_biases(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh models have gains of one and biases of zero, behind which mistakes hide."""
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim == 1:
+                value.add_(torch.randn_like(value) * 0.1)
+    return model
 
 
 def random_docs(count: int, seed: int = 0, low: int = 5, high: int = 60) -> list[np.ndarray]:

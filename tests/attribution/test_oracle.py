@@ -124,3 +124,15 @@ def test_a_state_of_another_model_or_a_broken_reference_is_refused(warm_llama):
         OneStepOracle(model, random_docs(2), AdamW(1e-3), wrong)
     with pytest.raises(UserError, match="no reference document"):
         OneStepOracle(model, [np.array([1])], AdamW(1e-3))
+
+
+def test_the_shares_of_reference_documents_average_to_the_influence(warm_llama):
+    model, state = warm_llama
+    reference, docs = [*patterned_docs(3, 0, seed=1), *random_docs(2, seed=9)], random_docs(3)
+    oracle = OneStepOracle(model, reference, AdamW(1e-3), state, reference_tokens=None)
+    scores, shares = oracle.probe_each(docs)
+    assert sorted(oracle.reference_used) == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(shares.mean(axis=1), scores.influence)
+    twin = _reload_and_step(model, state, docs[0], AdamW(1e-3))
+    for place, share in zip(oracle.reference_used, shares[0], strict=True):
+        assert share == pytest.approx(_mean(model, [reference[place]]) - _mean(twin, [reference[place]]), abs=3e-5)

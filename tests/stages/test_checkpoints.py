@@ -97,3 +97,22 @@ def test_nothing_is_selected_from_rounds_of_another_state(finished: Finished) ->
     for other in (ledger.slice(0, 0), ledger.slice(0, len(ledger) - 1)):
         with pytest.raises(UserError, match="run again from bandit_rounds"):
             select(world.store, loop, other)
+
+
+@pytest.mark.slow
+def test_every_probe_model_and_score_says_how_influence_was_estimated(finished: Finished) -> None:
+    gradient = ("ekfac", "blocks", 0, 0.1)
+    expected = {
+        "probes": {gradient, ("oracle", "all", 0, None)},
+        "influence_models": {gradient},
+        "scores": {gradient},
+    }
+    for table, estimates in expected.items():
+        found = finished.world.rows(
+            f"SELECT DISTINCT estimator, scope, projection, damping FROM {table}"
+            " WHERE checkpoint IS NOT NULL AND reference IS NOT NULL"
+        )
+        assert set(found) == estimates, table
+        assert finished.world.rows(f"SELECT count(*) FROM {table} WHERE estimator IS NULL OR checkpoint IS NULL") == [
+            (0,)
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 import pyarrow as pa
 import pytest
@@ -365,6 +366,99 @@ def test_documents_of_version_2_are_sketched_and_paired_anew(second):
     assert second.query("SELECT stage FROM stage_keys") == [("clusters",)]
     assert second.query("SELECT kind, group_size, occurrences, version FROM duplicates") == [("near", 2, None, None)]
     assert dict(second.query("SELECT key, value FROM meta"))["schema_version"] == str(SCHEMA_VERSION)
+
+
+@pytest.fixture
+def third(store: Store) -> Store:
+    """A store of schema version 3: probes, an influence model and scores whose method is packed into one name."""
+    import pyarrow.parquet as pq
+
+    rows = {
+        "doc_id": doc_ids(["a", "b"]),
+        "scorer": ["influence", "other"],
+        "version": ["m", "m"],
+        "checkpoint": ["c", "c"],
+        "reference": ["r", "r"],
+        "score": [1.5, 2.5],
+    }
+    lost = "1" * 32
+    path = store.storage.temporary("scores")
+    pq.write_table(pa.table(rows), path)
+    store.storage.put(path, "scores", "0" * 32)
+    connection = store.backend.open(read_only=False)
+    connection.execute("BEGIN")
+    for statement in VERSION_3.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('schema_version', '3'), ('generation', '7')")
+    for doc in IDS[:2]:
+        connection.execute("INSERT INTO documents (doc_id, shard, row) VALUES (?, 's', 0)", [doc])
+    for method in ("ekfac/blocks/0.1/0123abcd", r"grad_dot/h/(1|2)\.mlp/2.5e-05/0123abcd", "oracle/89abcdef"):
+        connection.execute("INSERT INTO probes (doc_id, method, influence) VALUES (?, ?, 1)", [IDS[0], method])
+    connection.execute(
+        "INSERT INTO influence_models (model, method, spearman) VALUES ('m', 'ekfac/blocks/0.1/0123abcd', 0.5)"
+    )
+    for part in ("0" * 32, lost):
+        connection.execute(
+            "INSERT INTO parts (part, kind, rows, bytes, owner, added_at) VALUES (?, 'scores', 2, 1, 'o', ?)",
+            [part, datetime(2026, 1, 1)],
+        )
+    connection.execute("COMMIT")
+    connection.close()
+    return store
+
+
+def test_estimates_of_version_3_tell_how_they_were_made(third, caplog):
+    assert third.query("SELECT method, estimator, scope, projection, damping FROM probes ORDER BY method") == [
+        ("ekfac/blocks/0.1/0123abcd", "ekfac", "blocks", 0, 0.1),
+        (r"grad_dot/h/(1|2)\.mlp/2.5e-05/0123abcd", "grad_dot", r"h/(1|2)\.mlp", 0, 2.5e-5),
+        ("oracle/89abcdef", "oracle", "all", 0, None),
+    ]
+    assert third.query("SELECT estimator, scope, projection, damping, spearman, surrogate FROM influence_models") == [
+        ("ekfac", "blocks", 0, 0.1, 0.5, "ridge")
+    ]
+    lost = "1" * 32
+    assert f"{lost}.parquet stays as it is" in caplog.text
+    [(part, rows, owner, added)] = third.query(
+        "SELECT part, rows, owner, added_at FROM parts WHERE part <> $lost", {"lost": lost}
+    )
+    assert (rows, owner, added) == (2, "o", datetime(2026, 1, 1))
+    with third.storage.open("scores", part) as file:
+        found = file.read().drop_columns(["doc_id", "spread"]).to_pylist()
+    told = {"version": "m", "checkpoint": "c", "reference": "r"}
+    estimate = {"estimator": "ekfac", "scope": "blocks", "projection": 0, "damping": 0.1}
+    assert found == [
+        {"scorer": "influence", "score": 1.5, **told, **estimate},
+        {"scorer": "other", "score": 2.5, **told, **dict.fromkeys(estimate)},
+    ]
+    assert third.query("SELECT part FROM unlisted") == [("0" * 32,)]
+
+
+VERSION_3 = """
+CREATE TABLE documents (
+    "doc_id" UUID, "shard" VARCHAR, "row" BIGINT, "source" VARCHAR, "original_id" VARCHAR, "characters" BIGINT,
+    "bytes" BIGINT, "words" BIGINT, "dup_count" BIGINT
+);
+CREATE TABLE probes (
+    "doc_id" UUID, "checkpoint" VARCHAR, "reference" VARCHAR, "method" VARCHAR, "phase" VARCHAR, "influence"
+    DOUBLE, "loss" DOUBLE, "tokens" BIGINT, "reason" VARCHAR
+);
+CREATE TABLE influence_models (
+    "model" VARCHAR, "checkpoint" VARCHAR, "reference" VARCHAR, "method" VARCHAR, "probes" BIGINT, "spearman"
+    DOUBLE, "spearman_low" DOUBLE, "spearman_high" DOUBLE, "oracle_probes" BIGINT, "oracle_spearman" DOUBLE,
+    "used" BOOLEAN, "reason" VARCHAR, "path" VARCHAR
+);
+CREATE TABLE parts (
+    "part" VARCHAR, "kind" VARCHAR, "rows" BIGINT, "bytes" BIGINT, "owner" VARCHAR, "added_at" TIMESTAMP
+);
+CREATE TABLE unlisted (
+    "part" VARCHAR, "kind" VARCHAR, "unlisted_at" TIMESTAMP
+);
+CREATE TABLE meta (
+    "key" VARCHAR, "value" VARCHAR
+);
+"""
+"""What the step of version 4 touches; the other tables are those of version 2, or new."""
 
 
 VERSION_2 = """

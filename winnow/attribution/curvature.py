@@ -1,118 +1,69 @@
-r"""EK-FAC: the curvature of the loss per layer, in the eigenbasis of its Kronecker factors.
+r"""Measuring the Kronecker factors of a model's curvature on documents: two passes, at one checkpoint or at several.
 
-For a linear layer with inputs a_t in R^I and output gradients d_t in R^O, a document's gradient is
-G = sum_t d_t a_t^T, of shape [O, I]. K-FAC takes the layer's Fisher matrix to be the Kronecker product of
+The quantities and their use are in :mod:`winnow.attribution.kronecker`; here is how they are measured.
 
-    A = E[a a^T] = Q_A L_A Q_A^T    [I, I]        S = E[d d^T] = Q_S L_S Q_S^T    [O, O],
-
-whose eigenvectors are the outer products of columns of Q_S and Q_A. EK-FAC keeps these eigenvectors and replaces the
-eigenvalues L_S L_A^T by the second moments of real per-document gradients along them,
-
-    Lambda = E_n[(Q_S^T G_n Q_A)^2]    [O, I]    (squared entry by entry),
-
-which is the diagonal closest to E_n[vec G_n vec G_n^T] in that basis. With damping lambda the inverse applied to a
-direction V of shape [O, I] is
-
-    iHVP(V) = Q_S [ (Q_S^T V Q_A) / (Lambda + lambda) ] Q_A^T,    lambda = damping * mean(Lambda), per layer.
+- Linear layers and the head: A = E[a a^T] and S = E[d d^T] are means over predicted positions, S of the gradient of the
+  document's *summed* loss, so that a position weighs the same in a short and in a long document. Layers that read one
+  tensor (q, k and v; gate and up) share one A and its eigenvectors.
+- Other sites (embeddings, tied weights, gains) have no single input and output gradient a position: their factors are
+  E_n[G_n^T G_n] and E_n[G_n G_n^T] of whole documents. For a gain of one row that is its exact block of the Fisher.
+- Sides that count tokens (rows of embeddings and of tied weights, heads of more than ``DENSE_ROWS`` rows) keep the
+  standard basis: an embedding's factor is diagonal there anyway, and V x V numbers are too many.
 
 Conventions. d comes from labels *sampled* from the model (the true Fisher) unless ``labels="text"`` asks for the
-empirical one; the draws are seeded by each document's tokens. A and S are means over predicted positions, S of the
-gradient of the document's *summed* loss, so that a position weighs the same in a short and in a long document; only
-their eigenvectors are used. G_n is the gradient of the document's *mean* loss, as everywhere in this package. For
-documents of n tokens E[G_n G_n^T] is 1/n of the Fisher of the mean loss: with lengths alike that is one factor on all
-scores. The eigendecompositions and all sums over batches are in float64.
-
-Source: George et al. 2018 (EK-FAC); Grosse et al. 2023, section 2.2 (damping 0.1 times the mean eigenvalue).
+empirical one; the draws are seeded by each document's tokens. G_n is the gradient of the document's *mean* loss, as
+everywhere in this package. For documents of n tokens E[G_n G_n^T] is 1/n of the Fisher of the mean loss: with lengths
+alike that is one factor on all scores. K-FAC's eigenvalues are divided by the mean number of positions, to be in the
+same unit. Products are in float32, sums over batches and the eigendecompositions in float64.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from winnow.attribution.batching import Batch, batches, canonical_order, uniforms
 from winnow.attribution.capture import Capture, Captured
+from winnow.attribution.ghost import LinearGradients, SiteGradients
+from winnow.attribution.kronecker import Curvature, Labels, LayerCurvature
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-Labels = Literal["sampled", "text"]
+Progress = Callable[[int, int], None]
+DENSE_ROWS = 4096
+
+
+@dataclass
+class Covariances:
+    """Sums over documents, float64: ``right`` for the I side, ``left`` for the O side; a vector stands for a diagonal.
+
+    ``same`` names for every site the one that holds its right side; ``linear`` the sites measured by position.
+    """
+
+    right: dict[str, torch.Tensor] = field(default_factory=dict)
+    left: dict[str, torch.Tensor] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
+    linear: set[str] = field(default_factory=set)
+    documents: int = 0
+    positions: int = 0
+    excluded: int = 0
 
 
 @dataclass(frozen=True)
-class LayerCurvature:
-    """One layer's ``q_a`` float32 ``[I, I]``, ``q_s`` float32 ``[O, O]`` and ``eigenvalues`` float32 ``[O, I]``."""
+class Basis:
+    """One site's eigenvectors (float32, None = identity) and K-FAC eigenvalues (float32), see ``LayerCurvature``."""
 
-    q_a: torch.Tensor
-    q_s: torch.Tensor
-    eigenvalues: torch.Tensor
-
-    def inverse_product(self, direction: torch.Tensor, damping: float) -> torch.Tensor:
-        """Return iHVP(V), float64 ``[O, I]``, for V ``[O, I]``; lambda = ``damping`` times the mean eigenvalue.
-
-        A layer without any curvature (all eigenvalues zero) has zero gradients, and gives zero.
-        """
-        import torch
-
-        q_a, q_s, eigenvalues = (tensor.double() for tensor in (self.q_a, self.q_s, self.eigenvalues))
-        mean = float(eigenvalues.mean())
-        if mean <= 0.0:
-            return torch.zeros_like(eigenvalues)
-        rotated = q_s.T @ direction.to(eigenvalues) @ q_a
-        return q_s @ (rotated / (eigenvalues + damping * mean)) @ q_a.T
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """EK-FAC factors by layer name; ``documents`` were measured, ``excluded`` had no finite loss or gradient."""
-
-    layers: dict[str, LayerCurvature]
-    documents: int
-    excluded: int
-    labels: Labels
-    seed: int
-
-    def save(self, path: Path) -> None:
-        """Write to one safetensors file; equal factors give equal bytes."""
-        from safetensors.torch import save_file
-
-        tensors = {}
-        for name, layer in self.layers.items():
-            tensors[f"{name}/q_a"] = layer.q_a.contiguous().cpu()
-            tensors[f"{name}/q_s"] = layer.q_s.contiguous().cpu()
-            tensors[f"{name}/eigenvalues"] = layer.eigenvalues.contiguous().cpu()
-        facts = {
-            "layers": list(self.layers),
-            "documents": self.documents,
-            "excluded": self.excluded,
-            "labels": self.labels,
-            "seed": self.seed,
-        }
-        save_file(tensors, path, metadata={"curvature": json.dumps(facts, sort_keys=True)})
-
-    @classmethod
-    def load(cls, path: Path, device: str = "cpu") -> Curvature:
-        """Read what :meth:`save` wrote. Raises :class:`UserError` for any other file."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt", device=device) as file:
-                facts = json.loads((file.metadata() or {})["curvature"])
-                layers = {
-                    name: LayerCurvature(*(file.get_tensor(f"{name}/{part}") for part in ("q_a", "q_s", "eigenvalues")))
-                    for name in facts["layers"]
-                }
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise UserError(f"{path}: not a curvature file ({error}); fit the curvature again") from error
-        return cls(layers, facts["documents"], facts["excluded"], facts["labels"], facts["seed"])
+    q_a: torch.Tensor | None
+    q_s: torch.Tensor | None
+    a_values: torch.Tensor
+    s_values: torch.Tensor
 
 
 def fit_curvature(
@@ -122,50 +73,120 @@ def fit_curvature(
     *,
     labels: Labels = "sampled",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Curvature:
-    """Estimate EK-FAC factors of every captured layer from token arrays; two passes over ``docs``.
+    """Estimate the factors of every captured site from token arrays; two passes over ``docs``.
 
     The documents are walked in an order of their own (by a hash of their tokens), so the order given changes no bit.
     Raises :class:`UserError` when no document has a finite loss and gradient.
     """
-    ordered = [docs[position] for position in canonical_order(docs)]
     total = 2 * len(docs)
-    covariances: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    done = positions = documents = 0
-    for batch, captured in _passes(capture, ordered, context, labels, seed):
-        _add_covariances(covariances, captured, batch)
-        positions += int(captured.mask.sum())
-        documents += int(captured.usable.sum())
-        done += len(batch.rows)
+    first = (lambda done, _: progress(done, total)) if progress is not None else None
+    second = (lambda done, _: progress(len(docs) + done, total)) if progress is not None else None
+    covariances = Covariances()
+    add_covariances(covariances, capture, docs, context, labels=labels, seed=seed, progress=first)
+    bases = eigenbases(covariances)
+    moments: dict[str, torch.Tensor] = {}
+    add_moments(moments, bases, capture, docs, context, labels=labels, seed=seed, progress=second)
+    return assemble(covariances, bases, moments, labels, seed)
+
+
+def add_covariances(
+    sums: Covariances,
+    capture: Capture,
+    docs: Sequence[np.ndarray],
+    context: int,
+    *,
+    labels: Labels = "sampled",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Add the documents' terms at one checkpoint to ``sums``: the first pass. Raises :class:`UserError`, see above."""
+    used = 0
+    for done, captured in _passes(capture, docs, context, labels, seed):
+        _add_batch(sums, captured)
+        sums.positions += int(captured.mask.sum())
+        used += int(captured.usable.sum())
         if progress is not None:
-            progress(done, total)
-    if documents == 0:
+            progress(done, len(docs))
+    if used == 0:
         raise UserError(
             f"none of the {len(docs)} curvature documents has a finite loss and gradient over two or more tokens; "
             "check the checkpoint and the tokenizer"
         )
-    bases = {name: (_eigenvectors(a / positions), _eigenvectors(s / positions)) for name, (a, s) in covariances.items()}
-    moments: dict[str, torch.Tensor] = {}
-    for batch, captured in _passes(capture, ordered, context, labels, seed):
-        for name, (q_a, q_s) in bases.items():
-            rotated = (captured.gradients[name] @ q_s).transpose(1, 2) @ (captured.inputs[name] @ q_a)
-            squares = rotated[: len(batch.rows)].square().sum(dim=0).double()
-            moments[name] = moments[name] + squares if name in moments else squares
-        done += len(batch.rows)
+    sums.documents += used
+    sums.excluded += len(docs) - used
+
+
+def eigenbases(sums: Covariances) -> dict[str, Basis]:
+    """Return every site's eigenvectors and K-FAC eigenvalues."""
+    right: dict[str, tuple[torch.Tensor | None, torch.Tensor]] = {
+        name: _eigen(matrix / (sums.positions if name in sums.linear else sums.documents))
+        for name, matrix in sums.right.items()
+    }
+    bases = {}
+    for name, matrix in sums.left.items():
+        q_a, a_values = right[sums.same[name]]
+        q_s, s_values = _eigen(matrix / (sums.positions if name in sums.linear else sums.documents))
+        if name in sums.linear:
+            s_values = s_values * (sums.documents / sums.positions)
+        else:
+            # E[G G^T] has the trace of E[G^T G] as a factor already: once is enough.
+            s_values = s_values / s_values.sum().clamp(min=1e-300)
+        bases[name] = Basis(q_a, q_s, a_values.float(), s_values.float())
+    return bases
+
+
+def add_moments(
+    moments: dict[str, torch.Tensor],
+    bases: Mapping[str, Basis],
+    capture: Capture,
+    docs: Sequence[np.ndarray],
+    context: int,
+    *,
+    labels: Labels = "sampled",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Add sum_n (Q_S^T G_n Q_A)^2 at one checkpoint to ``moments`` (float64 ``[O, I]`` by site): the second pass."""
+    import torch
+
+    for done, captured in _passes(capture, docs, context, labels, seed):
+        shared: dict[tuple[int, int], torch.Tensor] = {}
+        for name, basis in bases.items():
+            gradients = captured.sites[name]
+            if name not in moments:
+                moments[name] = torch.zeros(gradients.site.shape, dtype=torch.float64, device=capture.device)
+            for start, stop, rows in rotated_rows(gradients, basis.q_s, basis.q_a, shared):
+                moments[name][start:stop] += rows.square().sum(dim=0)
         if progress is not None:
-            progress(done, total)
-    log.info("curvature of %d layers from %d documents, %d positions", len(bases), documents, positions)
-    layers = {name: LayerCurvature(*bases[name], (moments[name] / documents).float()) for name in bases}
-    return Curvature(layers, documents, len(docs) - documents, labels, seed)
+            progress(done, len(docs))
+
+
+def assemble(
+    sums: Covariances, bases: Mapping[str, Basis], moments: Mapping[str, torch.Tensor], labels: Labels, seed: int
+) -> Curvature:
+    """Return the curvature from both passes."""
+    log.info("curvature of %d sites from %d documents, %d positions", len(bases), sums.documents, sums.positions)
+    layers = {
+        name: LayerCurvature(
+            basis.q_a, basis.q_s, (moments[name] / sums.documents).float(), basis.a_values, basis.s_values
+        )
+        for name, basis in bases.items()
+    }
+    return Curvature(layers, sums.documents, sums.excluded, labels, seed, sums.positions)
 
 
 def _passes(
     capture: Capture, docs: Sequence[np.ndarray], context: int, labels: Labels, seed: int
-) -> Iterator[tuple[Batch, Captured]]:
-    for batch in batches(docs, context, full=False):
-        draws = _draws(batch, docs, seed) if labels == "sampled" else None
-        yield batch, capture.run(batch, draws)
+) -> Iterator[tuple[int, Captured]]:
+    ordered = [docs[position] for position in canonical_order(docs)]
+    done = 0
+    for batch in batches(ordered, context, full=False):
+        draws = _draws(batch, ordered, seed) if labels == "sampled" else None
+        captured = capture.run(batch, draws)
+        done += len(batch.rows)
+        yield done, captured
 
 
 def _draws(batch: Batch, docs: Sequence[np.ndarray], seed: int) -> np.ndarray:
@@ -176,26 +197,97 @@ def _draws(batch: Batch, docs: Sequence[np.ndarray], seed: int) -> np.ndarray:
     return draws
 
 
-def _add_covariances(
-    covariances: dict[str, tuple[torch.Tensor, torch.Tensor]], captured: Captured, batch: Batch
-) -> None:
+def _add_batch(sums: Covariances, captured: Captured) -> None:
+    counts = captured.mask.sum(dim=1).float()
+    longest = counts.max()
+    alike = bool(((counts == longest) | (counts == 0.0)).all())  # rows of no document are zero, whatever their factor
+    holders: dict[int, str] = {}
+    products: dict[int, torch.Tensor] = {}
+    for name, gradients in captured.sites.items():
+        if not isinstance(gradients, LinearGradients):
+            sums.same[name] = name
+            _add_whole(sums, name, gradients, captured.mask.device)
+            continue
+        sums.linear.add(name)
+        given = gradients.inputs
+        # Decided in the first batch: which layers read one tensor is a matter of the model's structure.
+        holder = sums.same.setdefault(name, holders.setdefault(id(given), name))
+        if holder == name:
+            if id(given) not in products:
+                flat = given.float().flatten(0, 1)
+                products[id(given)] = (flat.T @ flat).double()
+            _add(sums.right, name, products[id(given)])
+        taken = gradients.gradients.float()
+        flat = (taken if alike else taken * counts[:, None, None]).flatten(0, 1)
+        wide = gradients.site.kind == "head" and flat.shape[1] > DENSE_ROWS
+        left = flat.square().sum(dim=0).double() if wide else (flat.T @ flat).double()
+        _add(sums.left, name, left * longest.double().square() if alike else left)
+
+
+def _add_whole(sums: Covariances, name: str, gradients: SiteGradients, device: torch.device) -> None:
     import torch
 
-    counts = np.maximum((batch.weights > 0).sum(axis=1), 1)
-    scale = torch.from_numpy(counts.astype(np.float32)).to(captured.mask.device)[:, None, None]
-    shared: dict[int, torch.Tensor] = {}
-    for name, inputs in captured.inputs.items():
-        if id(inputs) not in shared:
-            flat = inputs.flatten(0, 1)
-            shared[id(inputs)] = (flat.T @ flat).double()
-        flat = (captured.gradients[name] * scale).flatten(0, 1)
-        a, s = shared[id(inputs)], (flat.T @ flat).double()
-        if name in covariances:
-            a, s = a + covariances[name][0], s + covariances[name][1]
-        covariances[name] = (a, s)
+    height, width = gradients.site.shape
+    right = torch.zeros(width, width, dtype=torch.float64, device=device)
+    if gradients.site.kind == "norm":
+        values = gradients.per_example()
+        right += torch.einsum("boi,boj->ij", values, values)
+        left = torch.einsum("boi,bpi->op", values, values).double()
+    else:
+        left = torch.zeros(height, dtype=torch.float64, device=device)
+        for start, stop in gradients.chunks():
+            values = gradients.rows(start, stop)
+            left[start:stop] = values.square().sum(dim=(0, 2))
+            flat = values.flatten(0, 1)
+            right += flat.T @ flat
+    _add(sums.right, name, right)
+    _add(sums.left, name, left)
 
 
-def _eigenvectors(matrix: torch.Tensor) -> torch.Tensor:
+def _add(sums: dict[str, torch.Tensor], name: str, term: torch.Tensor) -> None:
+    sums[name] = sums[name] + term if name in sums else term
+
+
+def _eigen(matrix: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Return eigenvectors (float32 columns; None for a diagonal) and eigenvalues (float64, none below zero)."""
     import torch
 
-    return torch.linalg.eigh((matrix + matrix.T) / 2)[1].float()
+    if matrix.ndim == 1:
+        return None, matrix
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    return vectors.float(), values.clamp(min=0.0)
+
+
+def rotated_rows(
+    gradients: SiteGradients,
+    q_s: torch.Tensor | None,
+    q_a: torch.Tensor | None,
+    shared: dict[tuple[int, int], torch.Tensor] | None = None,
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield (start, stop, rows ``start:stop`` of Q_S^T G_n Q_A, float32 ``[B, stop - start, I]``) of every document.
+
+    ``shared`` keeps the rotated inputs of layers that read one tensor, within one batch.
+    """
+    import torch
+
+    height, width = gradients.site.shape
+    if isinstance(gradients, LinearGradients):
+        given, taken = gradients.inputs.float(), gradients.gradients.float()
+        if given.shape[1] * (height**2 + width**2) <= height * width * (height + width):
+            key = (id(gradients.inputs), id(q_a))
+            turned = shared.get(key) if shared is not None else None
+            turned = turned if turned is not None else given if q_a is None else given @ q_a
+            if shared is not None:
+                shared[key] = turned
+            taken = taken if q_s is None else taken @ q_s
+            for start, stop in gradients.chunks():
+                yield start, stop, torch.bmm(taken[:, :, start:stop].transpose(1, 2), turned)
+            return
+    if q_s is None:
+        for start, stop in gradients.chunks():
+            values = gradients.rows(start, stop)
+            yield start, stop, values if q_a is None else values @ q_a
+        return
+    # Formed before it is rotated: cheaper for documents longer than the layer is wide.
+    values = gradients.per_example()
+    yield 0, height, q_s.T @ (values if q_a is None else values @ q_a)

@@ -1,4 +1,4 @@
-"""The command line: ``winnow sql | similar | explain | manifest | demo | run | ui``, and what keeps a store in order.
+"""The command line: ``winnow sql | similar | influences | explain | manifest | demo | run | ui``, and upkeep.
 
 A :class:`~winnow.errors.UserError` is printed as one sentence and ends with exit code 2.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from winnow.cli import duplicates, keeping, similar
+from winnow.cli import attribution, duplicates, influences, keeping, similar
 
 STAGES = (
     "corpus", "signals", "duplicates", "contamination", "embeddings", "model", "influence", "selection", "mixture",
@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     _format(config, ("toml", "json"))
 
     similar.add_commands(commands)
+    influences.add_commands(commands)
+    attribution.add_commands(commands)
     duplicates.add_commands(commands)
     keeping.add_commands(commands)
     return top
@@ -100,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from winnow.cli import runs
 
             return int(getattr(runs, options.command)(options))
-        for module in (similar, duplicates, keeping):
+        for module in (similar, influences, attribution, duplicates, keeping):
             if options.command in module.COMMANDS:
                 return int(getattr(module, options.command)(options))
         from winnow.cli import read

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from winnow.attribution.estimators import make_estimator
+from winnow.attribution.surrogates import make_surrogate
 from winnow.config import Config
 from winnow.contamination.sets import place_of, read_evaluation_set, read_reference
 from winnow.errors import UserError
@@ -34,6 +35,7 @@ def check_before_run(home: Home, config: Config, until: str | None, checkpoint: 
         raise UserError(f"no corpus: {places} holds no corpus file ({suffixes()}); give --corpus GLOB")
     thresholds(config.quality)
     make_estimator(config.influence.estimator)
+    make_surrogate(config.influence.surrogate, config.influence.surrogate_loss)
     policy_class(config.selection.policy)
     if config.mixture.method != "selected":
         source_weights({"one": 1, "other": 1}, config.mixture.method, **config.mixture.parameters)

@@ -30,7 +30,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     similar.add_argument(
         "--threshold", type=_threshold, metavar="T", help="least Jaccard similarity (default: duplicates.threshold)"
     )
-    similar.add_argument("--limit", type=_limit, metavar="N", default=20, help="most documents to show (default: 20)")
+    similar.add_argument("--limit", type=count, metavar="N", default=20, help="most documents to show (default: 20)")
     similar.add_argument("--format", choices=("table", "json"), default="table")
 
 
@@ -44,7 +44,8 @@ def _threshold(text: str) -> float:
     return value
 
 
-def _limit(text: str) -> int:
+def count(text: str) -> int:
+    """Parse a number of documents."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of documents; give 1 or more")
     return int(text)

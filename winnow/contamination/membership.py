@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from winnow.attribution.validation.intervals import auc
 from winnow.forward import fixed_batches
 from winnow.train.evaluate import BATCH_LOGITS, BATCH_TOKENS
 
@@ -195,11 +196,9 @@ def compare(values: np.ndarray, found: np.ndarray, sign: int, seed: int) -> Comp
     known = np.isfinite(values)
     inside, outside = np.sort(values[known & found]), np.sort(values[known & ~found])
     means = [float(group.mean()) if len(group) else float("nan") for group in (inside, outside)]
-    low = high = auc = float("nan")
+    low = high = area = float("nan")
     if len(inside) and len(outside):
-        below = np.searchsorted(outside, inside, "left") + np.searchsorted(outside, inside, "right")
-        auc = float(below.sum()) / (2 * len(inside) * len(outside))
-        auc = auc if sign > 0 else 1 - auc
+        area = auc(inside, outside) if sign > 0 else auc(outside, inside)
     if min(len(inside), len(outside)) >= LEAST_GROUP:
         generator = np.random.default_rng(seed)
         draws = [
@@ -207,4 +206,4 @@ def compare(values: np.ndarray, found: np.ndarray, sign: int, seed: int) -> Comp
             for _ in range(BOOTSTRAPS)
         ]
         low, high = (float(bound) for bound in np.quantile(draws, [0.025, 0.975]))
-    return Comparison(len(inside), len(outside), means[0], means[1], means[0] - means[1], low, high, auc)
+    return Comparison(len(inside), len(outside), means[0], means[1], means[0] - means[1], low, high, area)

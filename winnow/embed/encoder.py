@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ import pyarrow as pa
 from winnow.errors import UserError
 from winnow.forward import fixed_batches, no_progress_bars, resolve_dtype
 from winnow.identity import digest, digest_file
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -129,14 +132,14 @@ def encode(
     import torch
 
     values = texts.to_pylist() if isinstance(texts, pa.Array | pa.ChunkedArray) else list(texts)
-    tokens = _tokenise(encoder, values)
+    tokens = tokenise(encoder, values)
     lengths = np.fromiter((len(ids) for ids in tokens), dtype=np.int64, count=len(tokens))
     out = np.empty((len(values), encoder.dimension), dtype=np.float32)
     done, start = 0, time.perf_counter()
     with torch.inference_mode():
         for width, rows, members in fixed_batches(lengths, encoder.max_tokens, BATCH_TOKENS):
-            features = _features(encoder, [tokens[index] for index in members], rows, width)
-            out[members] = _forward(encoder.model, features)[: len(members)]
+            features = padded(encoder, [tokens[index] for index in members], rows, width)
+            out[members] = forward(encoder.model, features).numpy()[: len(members)]
             done += len(members)
             if progress is not None:
                 progress(done, len(values), done / (time.perf_counter() - start))
@@ -144,7 +147,7 @@ def encode(
     return out
 
 
-def _tokenise(encoder: Encoder, texts: list[str]) -> list[np.ndarray]:
+def tokenise(encoder: Encoder, texts: list[str]) -> list[np.ndarray]:
     """Return the token ids of each text, int64, special tokens included, cut at ``max_tokens``."""
     if any(text is None for text in texts):
         raise ValueError("a text to encode is null")
@@ -156,7 +159,7 @@ def _tokenise(encoder: Encoder, texts: list[str]) -> list[np.ndarray]:
     return tokens
 
 
-def _features(encoder: Encoder, tokens: list[np.ndarray], rows: int, width: int) -> dict[str, Any]:
+def padded(encoder: Encoder, tokens: list[np.ndarray], rows: int, width: int) -> dict[str, Any]:
     """Pad token ids to ``[rows, width]``; a dummy row is one visible padding token, as a softmax needs something."""
     import torch
 
@@ -175,7 +178,7 @@ def _features(encoder: Encoder, tokens: list[np.ndarray], rows: int, width: int)
     return features
 
 
-def _forward(model: Any, features: dict[str, Any]) -> np.ndarray:
+def forward(model: Any, features: dict[str, Any]) -> torch.Tensor:
     """Run transformer, pooling and the model's other modules; return unit vectors, float32 ``[rows, D]``."""
     import torch
 
@@ -184,4 +187,4 @@ def _forward(model: Any, features: dict[str, Any]) -> np.ndarray:
     features = {k: v.float() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in features.items()}
     for module in modules:
         features = module(features)
-    return torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=-1).numpy()
+    return torch.nn.functional.normalize(features["sentence_embedding"].float(), dim=-1)

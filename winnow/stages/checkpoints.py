@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from winnow.config import Config
 from winnow.errors import UserError
+from winnow.home import Home
 from winnow.identity import digest
 from winnow.store.store import Store
 
@@ -74,23 +75,59 @@ def _root(name: str, parents: dict[str, str | None]) -> str:
 
 def stored_checkpoint(store: Store, name: str) -> StoredCheckpoint:
     """Return a registered checkpoint. Raises :class:`UserError` when it is not, or its folder is gone."""
-    rows = store.query(
+    with store.read() as connection:
+        return checkpoint_named(connection, store.home, name)
+
+
+def checkpoint_named(connection: Connection, home: Home, name: str) -> StoredCheckpoint:
+    """Return a registered checkpoint of the store or the published file that is open; raises as the store's does."""
+    row = connection.execute(
         "SELECT path, weights_digest, tokenizer FROM checkpoints WHERE checkpoint = $name", {"name": name}
-    )
-    if not rows:
+    ).fetchone()
+    if row is None:
         raise UserError(f"checkpoint '{name}' is not registered: materialize `checkpoints` for its partition first")
-    path = store.home.resolve(rows[0][0])
+    path = home.resolve(row[0])
     if not path.is_dir():
         raise UserError(f"checkpoint '{name}': {path} is gone; put the folder back or choose another checkpoint")
-    return StoredCheckpoint(name, path, rows[0][1], rows[0][2])
+    return StoredCheckpoint(name, path, row[1], row[2])
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A checkpoint of a line: the manifest it was trained on and the checkpoint it was trained from, if recorded."""
+
+    name: str
+    manifest: str | None
+    parent: str | None
+
+
+def lineage(connection: Connection, name: str) -> list[Ancestor]:
+    """Return the registered checkpoints that a checkpoint comes from, the oldest first, itself last."""
+    rows = connection.execute("SELECT checkpoint, manifest, parent FROM checkpoints").fetchall()
+    known = {row[0]: Ancestor(*row) for row in rows}
+    line: dict[str, Ancestor] = {}
+    following: str | None = name
+    while following is not None and following in known and following not in line:
+        line[following] = known[following]
+        following = known[following].parent
+    return list(line.values())[::-1]
 
 
 def require_unchanged(checkpoint: StoredCheckpoint) -> None:
-    """Raise :class:`UserError` when the weights are no longer those that were registered."""
+    """Raise :class:`UserError` when weights or tokenizer are no longer those that were registered.
+
+    The tokenizer is the one that ``token_counts`` of that name were counted with.
+    """
+    from winnow.train.tokenizer import tokenizer_digest
     from winnow.train.weights import weights_digest
 
     if weights_digest(checkpoint.path) != checkpoint.weights_digest:
         raise UserError(
             f"checkpoint '{checkpoint.name}': the weights in {checkpoint.path} changed after it was registered; "
             "put them back, or save the new ones under another name"
+        )
+    if tokenizer_digest(checkpoint.path) != checkpoint.tokenizer:
+        raise UserError(
+            f"checkpoint '{checkpoint.name}': the tokenizer in {checkpoint.path} is not the one that it was registered "
+            "with and that the documents' tokens were counted with; put it back, or save both under another name"
         )

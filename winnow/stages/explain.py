@@ -111,7 +111,7 @@ def explain_document(connection: Connection, name: str, version: str | None = No
         ),
         "probes": rows("SELECT * EXCLUDE (doc_id) FROM probes WHERE doc_id = $doc ORDER BY checkpoint, method"),
         "scores": rows(
-            "SELECT scorer, score, checkpoint, version, rank_share FROM ("
+            "SELECT * EXCLUDE (doc_id) FROM ("
             "  SELECT *, percent_rank() OVER (PARTITION BY scorer, version ORDER BY score) AS rank_share FROM scores"
             ") WHERE doc_id = $doc ORDER BY checkpoint"
         ),

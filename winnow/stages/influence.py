@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,21 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.embed.rows import vectors_of
-from winnow.identity import digest_file, ids_as_keys, ids_to_numpy, seeded_keys
+from winnow.identity import ids_as_keys, ids_to_numpy, seeded_keys
 from winnow.quality.judge import signals_digest
 from winnow.quality.signals import COLUMNS
 from winnow.selection import opening_probes
 from winnow.stages.loop import Loop
-from winnow.stages.probes import gradient_method, oracle_method
+from winnow.stages.probes import gradient_estimate, gradient_method, oracle_method
+from winnow.store.judgements import all_texts
 from winnow.store.stage import pinned, stage_key
-from winnow.store.store import Store, insert_row, load
+from winnow.store.store import Store, load
 
 if TYPE_CHECKING:
-    from winnow.attribution.surrogate import InfluenceModel
-    from winnow.store.store import Connection
+    pass
+
+log = logging.getLogger(__name__)
 
 SIGNALS = tuple(COLUMNS)
 OPENING_VERSION = "1"
+MODEL_VERSION = "2"
 OPENING_SHARE = 0.6
 
 
@@ -90,89 +92,14 @@ def oracle_sample(loop: Loop, opening: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(keys, kind="stable")[: loop.config.influence.oracle_probes])
 
 
-@dataclass(frozen=True)
-class FittedModel:
-    """An influence model with what it is called, where it lies, and whether selection may rank by it."""
-
-    name: str
-    loop: Loop
-    model: InfluenceModel
-    path: Path
-    oracle_probes: int
-    oracle_spearman: float
-
-    @property
-    def used(self) -> bool:
-        return self.why_not is None
-
-    @property
-    def why_not(self) -> str | None:
-        floor = self.loop.config.influence.spearman_floor
-        if self.model.reason:
-            return self.model.reason
-        if self.model.spearman < floor:
-            return f"held-out Spearman {self.model.spearman:.3f} is below the floor {floor:g}"
-        return None
-
-    @property
-    def summary(self) -> str:
-        interval = f"[{self.model.spearman_low:.3f}, {self.model.spearman_high:.3f}]"
-        verdict = "used" if self.used else f"not used: {self.why_not}"
-        return (
-            f"influence model {self.name}: held-out Spearman {self.model.spearman:.3f} {interval} "
-            f"on {self.model.probes} probes ({verdict}); "
-            f"gradient against oracle {self.oracle_spearman:.3f} on {self.oracle_probes}"
-        )
-
-    def write(self, connection: Connection) -> None:
-        connection.execute("DELETE FROM influence_models WHERE model = $name", {"name": self.name})
-        insert_row(
-            connection,
-            "influence_models",
-            model=self.name,
-            checkpoint=self.loop.checkpoint.name,
-            reference=self.loop.reference.digest,
-            method=gradient_method(self.loop.config),
-            probes=self.model.probes,
-            spearman=self.model.spearman,
-            spearman_low=self.model.spearman_low,
-            spearman_high=self.model.spearman_high,
-            oracle_probes=self.oracle_probes,
-            oracle_spearman=self.oracle_spearman,
-            used=self.used,
-            reason=self.why_not,
-            path=f"artifacts/{self.path.name}",
-        )
+def texts_in_order(store: Store, documents: pa.Table) -> list[str]:
+    """Return the texts of documents sorted by doc_id."""
+    return all_texts(store, documents.select(["doc_id"]))["text"].to_pylist()
 
 
-def fit_model(store: Store, loop: Loop) -> FittedModel:
-    """Fit the influence model to the opening probes of the loop's checkpoint and save it under its digest."""
-    from winnow.attribution.surrogate import fit_influence_model, spearman
-
-    measured = opening_round(store, loop, gradient_method(loop.config))
-    oracle = opening_round(store, loop, oracle_method(loop.config))
-    embeddings, signals = features(store, loop, measured)
-    model = fit_influence_model(
-        ids_to_numpy(measured["doc_id"]),
-        embeddings,
-        signals,
-        _floats(measured["influence"]),
-        signal_names=SIGNALS,
-        seed=loop.config.influence.seed,
-    )
-    by_gradient = dict(zip(measured["doc_id"].to_pylist(), _floats(measured["influence"]), strict=True))
-    by_oracle = dict(zip(oracle["doc_id"].to_pylist(), _floats(oracle["influence"]), strict=True))
-    pairs = [
-        (by_gradient[doc], value) for doc, value in by_oracle.items() if np.isfinite([by_gradient[doc], value]).all()
-    ]
-    agreement = spearman(*map(np.array, zip(*pairs, strict=True))) if len(pairs) > 2 else 0.0
-    store.home.artifacts.mkdir(parents=True, exist_ok=True)
-    temporary = store.home.artifacts / f".influence-model-{os.getpid()}.tmp"
-    model.save(temporary)
-    name = digest_file(temporary)[:16]
-    path = store.home.artifacts / f"influence-model-{name}.safetensors"
-    temporary.replace(path)
-    return FittedModel(name, loop, model, path, len(pairs), agreement)
+def model_path(store: Store, name: str) -> Path:
+    """Return where an influence model lies."""
+    return store.home.artifacts / f"influence-model-{name}.safetensors"
 
 
 def features(store: Store, loop: Loop, documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -186,15 +113,22 @@ def features(store: Store, loop: Loop, documents: pa.Table) -> tuple[np.ndarray,
         ).to_arrow_table()
     if len(rows) != len(documents):
         raise LookupError(f"{len(documents) - len(rows)} documents have no embedding: materialize embeddings first")
-    signals = np.stack([_floats(rows[name]) for name in SIGNALS], axis=1) if len(rows) else np.zeros((0, len(SIGNALS)))
+    signals = np.stack([floats(rows[name]) for name in SIGNALS], axis=1) if len(rows) else np.zeros((0, len(SIGNALS)))
     return vectors_of(rows["vector"]), signals
 
 
 def influence_model_key(loop: Loop) -> str:
     """Return the key that pins a checkpoint's influence model: its probes and the definition of its features."""
-    floor = loop.config.influence.spearman_floor
+    influence = loop.config.influence
+    reads = loop.config.encoder.max_tokens if influence.surrogate == "encoder" else None
+    fit = [influence.surrogate, influence.surrogate_loss, influence.warm_start, reads]
     return stage_key(
-        "influence_models", OPENING_VERSION, opening=opening_key(loop), signals=signals_digest(), spearman_floor=floor
+        "influence_models",
+        MODEL_VERSION,
+        opening=opening_key(loop),
+        signals=signals_digest(),
+        fit=fit,
+        limits=[influence.spearman_floor, influence.stale_below],
     )
 
 
@@ -216,15 +150,20 @@ def pending_scores(store: Store, loop: Loop) -> pa.Table:
         ).to_arrow_table()
 
 
-def score_documents(store: Store, loop: Loop, documents: pa.Table, rows: int = 50_000) -> pa.Table:
+def score_documents(store: Store, loop: Loop, documents: pa.Table, encoder: str = "", rows: int = 50_000) -> pa.Table:
     """Return ``scores`` rows: the influence model's prediction for each document; positive = helpful."""
-    from winnow.attribution.surrogate import InfluenceModel
+    from winnow.attribution.surrogates.files import load_model
 
     name = model_name(store, loop)
-    model = InfluenceModel.load(store.home.artifacts / f"influence-model-{name}.safetensors")
-    predicted = [
-        model.predict(*features(store, loop, documents.slice(start, rows))) for start in range(0, len(documents), rows)
-    ]
+    model = load_model(model_path(store, name), encoder)
+    scores, spreads = [np.zeros(0)], [np.zeros(0)]
+    for start in range(0, len(documents), rows):
+        part = documents.slice(start, rows)
+        texts = texts_in_order(store, part) if model.reads_texts else None
+        embeddings, signals = features(store, loop, part)
+        scores.append(model.predict(embeddings, signals, texts))
+        spreads.append(model.spread(embeddings, signals, texts))
+    spread = np.concatenate(spreads)
     count = len(documents)
     return pa.table(
         {
@@ -233,7 +172,9 @@ def score_documents(store: Store, loop: Loop, documents: pa.Table, rows: int = 5
             "version": pa.array([name] * count, pa.string()),
             "checkpoint": pa.array([loop.checkpoint.name] * count, pa.string()),
             "reference": pa.array([loop.reference.digest] * count, pa.string()),
-            "score": np.concatenate(predicted) if predicted else np.zeros(0),
+            **gradient_estimate(loop.config).columns(count),
+            "score": np.concatenate(scores),
+            "spread": pa.array(spread, mask=np.isnan(spread)),
         }
     )
 
@@ -249,8 +190,9 @@ def candidate_scores(store: Store, loop: Loop) -> np.ndarray | None:
         rows = connection.execute(
             "SELECT score FROM candidates LEFT JOIN scores USING (doc_id) ORDER BY doc_id"
         ).to_arrow_table()
-    return _floats(rows["score"])
+    return floats(rows["score"])
 
 
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
+def floats(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column as float64 ``[N]``, NaN where null."""
     return column.cast(pa.float64()).to_numpy()

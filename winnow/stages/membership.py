@@ -17,7 +17,7 @@ from winnow.attribution.batching import within_tokens
 from winnow.config import Config
 from winnow.contamination.membership import LOOKS_SEEN, compare, read_texts, statistics
 from winnow.identity import digest
-from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged, stored_checkpoint
+from winnow.stages.checkpoints import StoredCheckpoint, lineage, require_unchanged, stored_checkpoint
 from winnow.stages.contamination import overlap_versions
 from winnow.stages.references import StoredSet, stored_sets
 from winnow.store.store import Store, insert
@@ -34,15 +34,6 @@ LONGEST = 1024
 
 SEED = 0
 """Of the bootstrap intervals."""
-
-ANCESTRY = """
-WITH RECURSIVE line AS (
-    SELECT checkpoint, manifest, parent FROM checkpoints WHERE checkpoint = $name
-    UNION
-    SELECT c.checkpoint, c.manifest, c.parent FROM checkpoints c JOIN line ON c.checkpoint = line.parent
-)
-SELECT DISTINCT manifest FROM line WHERE manifest IS NOT NULL ORDER BY manifest
-"""
 
 STORED = "SELECT * FROM membership WHERE checkpoint = $checkpoint AND evaluation_set = $name AND version = $version"
 
@@ -105,7 +96,8 @@ def membership_due(store: Store, config: Config, checkpoint: str) -> Due:
     if not config.membership.tokens:
         return Due(checkpoint, skipped="membership.tokens is 0")
     found = stored_checkpoint(store, checkpoint)
-    manifests = [name for (name,) in store.query(ANCESTRY, {"name": checkpoint})]
+    with store.read() as connection:
+        manifests = sorted({one.manifest for one in lineage(connection, checkpoint) if one.manifest})
     found_sets = stored_sets(store)
     overlaps = overlap_versions(found_sets, config.contamination)
     sets: list[DueSet] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +17,52 @@ import pyarrow as pa
 
 from winnow.attribution.batching import within_tokens
 from winnow.config import Config
+from winnow.errors import UserError
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
 from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged
 from winnow.stages.pool import Pool
 from winnow.stages.references import StoredSet
 from winnow.store.judgements import all_texts
-from winnow.store.store import Store, insert
+from winnow.store.store import Store, insert, load
 
 if TYPE_CHECKING:
     from winnow.attribution.influence import GradientInfluence
     from winnow.store.store import Connection
+    from winnow.train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
 GRADIENT_VERSION = "1"
 ORACLE_VERSION = "1"
+Scorer = Callable[[list[np.ndarray]], Any]
+"""Token arrays to :class:`~winnow.attribution.scores.Scores`."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How an influence is estimated: the columns of that name in ``probes``, ``influence_models`` and ``scores``."""
+
+    estimator: str
+    scope: str
+    projection: int
+    damping: float | None
+
+    def columns(self, count: int) -> dict[str, pa.Array]:
+        """Return the four columns for ``count`` rows."""
+        return {
+            "estimator": pa.array([self.estimator] * count, pa.string()),
+            "scope": pa.array([self.scope] * count, pa.string()),
+            "projection": pa.array([self.projection] * count, pa.int64()),
+            "damping": pa.array([self.damping] * count, pa.float64()),
+        }
+
+
+ORACLE = Estimate("oracle", "all", 0, None)
+
+
+def gradient_estimate(config: Config) -> Estimate:
+    """Return how gradient influence is estimated under this configuration; directions are not projected."""
+    return Estimate(config.influence.estimator, config.influence.scope, 0, config.influence.damping)
 
 
 def gradient_method(config: Config) -> str:
@@ -51,6 +83,21 @@ def oracle_method(config: Config) -> str:
 
 
 FIT_SETTINGS = {"estimator", "scope", "damping", "curvature_documents", "reference_tokens", "seed"}
+
+
+def load_for_attribution(checkpoint: StoredCheckpoint) -> Checkpoint:
+    """Return a checkpoint with attention that hooks can follow.
+
+    Raises :class:`UserError` when weights or tokenizer changed after it was registered, the tokenizer does not fit the
+    model, or the model is no causal one.
+    """
+    from winnow.attribution.causal import require_causal
+    from winnow.train.checkpoint import load_checkpoint
+
+    require_unchanged(checkpoint)
+    loaded = load_checkpoint(checkpoint.path, attention="eager")
+    require_causal(loaded.model)
+    return loaded
 
 
 class Prober:
@@ -79,11 +126,12 @@ class Prober:
 
     def gradient(self, ids: np.ndarray, phase: str) -> np.ndarray:
         """Return the gradient influence of documents (uint8 ``[N, 16]``) as float64 ``[N]``, NaN where excluded."""
-        return self._measure(ids, phase, self.method, lambda docs: self._direction().score(docs))
+        estimate = gradient_estimate(self.config)
+        return self._measure(ids, phase, self.method, estimate, lambda docs: self._direction().score(docs))
 
     def oracle(self, ids: np.ndarray) -> np.ndarray:
         """Return the one-step oracle's influence of documents as float64 ``[N]``, NaN where excluded."""
-        return self._measure(ids, "oracle", oracle_method(self.config), self._probe)
+        return self._measure(ids, "oracle", oracle_method(self.config), ORACLE, self._probe)
 
     def write(self, connection: Connection) -> int:
         """Store the new measurements and return how many there are."""
@@ -93,9 +141,7 @@ class Prober:
         self.rows.clear()
         return count
 
-    def _measure(
-        self, ids: np.ndarray, phase: str, method: str, scorer: Callable[[list[np.ndarray]], Any]
-    ) -> np.ndarray:
+    def _measure(self, ids: np.ndarray, phase: str, method: str, estimate: Estimate, scorer: Scorer) -> np.ndarray:
         known = self.store.arrow(
             "SELECT doc_id, influence FROM probes"
             " WHERE checkpoint = $checkpoint AND reference = $reference AND method = $method ORDER BY doc_id",
@@ -106,12 +152,12 @@ class Prober:
         measured = dict(zip(_hex(ids_to_numpy(known["doc_id"])), _nan(known["influence"]), strict=True))
         missing = [index for index, key in enumerate(_hex(ids)) if key not in measured]
         if missing:
-            rows = self._score(ids[missing], phase, method, scorer)
+            rows = self._score(ids[missing], phase, method, estimate, scorer)
             self.rows.append(rows)
             measured |= zip(_hex(ids_to_numpy(rows["doc_id"])), _nan(rows["influence"]), strict=True)
         return np.array([measured[key] for key in _hex(ids)], np.float64)
 
-    def _score(self, ids: np.ndarray, phase: str, method: str, scorer: Callable[[list[np.ndarray]], Any]) -> pa.Table:
+    def _score(self, ids: np.ndarray, phase: str, method: str, estimate: Estimate, scorer: Scorer) -> pa.Table:
         ids = ids[np.argsort(ids_as_keys(ids), order=("high", "low"))]
         scores = scorer(self._tokens(ids_from_numpy(ids)))
         self.flops += scores.flops
@@ -123,6 +169,7 @@ class Prober:
                 "checkpoint": pa.array([self.checkpoint.name] * count, pa.string()),
                 "reference": pa.array([self.reference.digest] * count, pa.string()),
                 "method": pa.array([method] * count, pa.string()),
+                **estimate.columns(count),
                 "phase": pa.array([phase] * count, pa.string()),
                 "influence": found["influence"],
                 "loss": found["loss"],
@@ -135,10 +182,7 @@ class Prober:
 
     def _checkpoint(self) -> Any:
         if self._loaded is None:
-            from winnow.train.checkpoint import load_checkpoint
-
-            require_unchanged(self.checkpoint)
-            self._loaded = load_checkpoint(self.checkpoint.path, attention="eager")
+            self._loaded = load_for_attribution(self.checkpoint)
         return self._loaded
 
     def _tokens(self, ids: pa.Array) -> list[np.ndarray]:
@@ -147,13 +191,38 @@ class Prober:
 
         tokenizer = self._checkpoint().tokenizer
         texts = all_texts(self.store, pa.table({"doc_id": ids}))
-        return [np.append(tokens, np.int32(tokenizer.eos_token_id)) for tokens in tokenise(tokenizer, texts["text"])]
+        end = np.int32(tokenizer.eos_token_id)
+        tokens = [np.append(found, end) for found in tokenise(tokenizer, texts["text"])]
+        self._require_counted(ids, np.array([len(found) for found in tokens]))
+        return tokens
+
+    def _require_counted(self, ids: pa.Array, lengths: np.ndarray) -> None:
+        """Raise :class:`UserError` when a document (ids sorted) has other tokens than ``token_counts`` says."""
+        with self.store.read() as connection:
+            load(connection, "tokenised", pa.table({"doc_id": ids, "found": lengths}))
+            wrong = connection.execute(
+                "SELECT doc_id, found, tokens FROM tokenised JOIN token_counts USING (doc_id)"
+                " WHERE tokenizer = $tokenizer AND found <> tokens ORDER BY doc_id LIMIT 1",
+                {"tokenizer": self.checkpoint.tokenizer},
+            ).fetchone()
+        if wrong is not None:
+            raise UserError(
+                f"checkpoint '{self.checkpoint.name}': its tokenizer makes {wrong[1]} tokens of document {wrong[0]}, "
+                f"token_counts has {wrong[2]}: the two are of different tokenizers; put the tokenizer back that the "
+                "documents were counted with, or register the checkpoint under another name"
+            )
 
     def _reference_tokens(self) -> list[np.ndarray]:
         """Return the tokens of the reference's selecting items, in order."""
         from winnow.train.tokenizer import tokenise
 
-        return tokenise(self._checkpoint().tokenizer, self.reference.texts("selecting"))
+        texts = self.reference.texts("selecting")
+        if not any(text.strip() for text in texts):
+            raise UserError(
+                f"the selecting part of reference '{self.reference.name}' is empty, so nothing can help or harm it: "
+                "give reference.path a file with more text"
+            )
+        return tokenise(self._checkpoint().tokenizer, texts)
 
     def _moments(self) -> Any:
         """Return AdamW's state by parameter name, as the estimators and the oracle take it."""

@@ -18,6 +18,7 @@ STAGES = {
     "influence": "influence.md",
     "selection": "selection.md",
     "mixture": "mixture.md",
+    "attribution": "attribution.md",
     "bookkeeping": "store.md",
 }
 """The stages in pipeline order, each with its page."""

@@ -24,12 +24,22 @@ from functools import cache
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from winnow.errors import UserError
 from winnow.identity import digest
 from winnow.store.schema import SCHEMA_VERSION, tables
 from winnow.store.stage import forget_keys
-from winnow.store.store import Connection, Store, get_meta, live_parts, replace_owned, set_meta, unlist_parts
+from winnow.store.store import (
+    Connection,
+    Store,
+    add_parts,
+    get_meta,
+    live_parts,
+    replace_owned,
+    set_meta,
+    unlist_parts,
+)
 from winnow.store.views import MIXED
 
 log = logging.getLogger(__name__)
@@ -165,7 +175,59 @@ def _bands_become_rows_of_documents(store: Store, connection: Connection) -> Non
     forget_keys(connection, "duplicate_pairs", "duplicates")
 
 
+def _estimates_tell_how_they_were_made(store: Store, connection: Connection) -> None:
+    """4: estimator, scope and damping leave the method's name for columns, in the parts of ``scores`` too.
+
+    All influence models were ridge regressions.
+    """
+    for table in ("probes", "influence_models"):
+        methods = connection.execute(f"SELECT DISTINCT method FROM {table} WHERE method IS NOT NULL").fetchall()  # noqa: S608
+        for (method,) in methods:
+            connection.execute(
+                f"UPDATE {table} SET estimator = $estimator, scope = $scope, projection = 0, damping = $damping"  # noqa: S608
+                " WHERE method = $method",
+                {"method": method, **_estimate_of(method)},
+            )
+    connection.execute("UPDATE influence_models SET surrogate = 'ridge', loss = 'squared', held_out = probes")
+    connection.execute("UPDATE influence_models SET surrogate = 'ridge', loss = 'squared' WHERE surrogate IS NULL")
+    models = connection.execute(
+        "SELECT model, estimator, scope, projection, damping FROM influence_models ORDER BY model"
+    ).to_arrow_table()
+    listed = connection.execute(
+        "SELECT part, owner, added_at FROM parts WHERE kind = 'scores' ORDER BY part"
+    ).fetchall()
+    for part, owner, added_at in listed:
+        try:
+            with store.storage.open("scores", part) as file:
+                pieces = (pa.Table.from_batches([batch]) for batch in file.iter_batches(100_000))
+                written = store.write_parts("scores", (_with_estimate(rows, models) for rows in pieces))
+        except (OSError, UserError, pa.ArrowException) as error:  # `winnow doctor` tells it
+            log.warning("%s stays as it is: it cannot be read (%s)", store.storage.uri("scores", part), error)
+            continue
+        if [one.digest for one in written] != [part]:
+            unlist_parts(connection, "part = $part", {"part": part})
+            add_parts(connection, written, owner, added_at)
+
+
+def _estimate_of(method: str) -> dict[str, str | float | None]:
+    """Take apart ``estimator/scope/damping/digest``, where the scope may hold slashes, or ``oracle/digest``."""
+    estimator, *rest = method.split("/")
+    if len(rest) < 3:  # the oracle's step moves every parameter
+        return {"estimator": estimator, "scope": "all", "damping": None}
+    return {"estimator": estimator, "scope": "/".join(rest[:-2]), "damping": float(rest[-2])}
+
+
+def _with_estimate(rows: pa.Table, models: pa.Table) -> pa.Table:
+    """Return rows of ``scores`` with the estimate that their influence model predicts; others have none."""
+    place = pc.index_in(rows["version"], value_set=models["model"].combine_chunks())
+    place = pc.if_else(pc.equal(rows["scorer"], "influence"), place, pa.scalar(None, pa.int32()))
+    for name in ("estimator", "scope", "projection", "damping"):
+        rows = rows.append_column(name, models[name].take(place))
+    return rows
+
+
 STEPS: dict[int, Callable[[Store, Connection], None]] = {
     2: _decisions_become_parts,
     3: _bands_become_rows_of_documents,
+    4: _estimates_tell_how_they_were_made,
 }

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from winnow.attribution.estimators import Context, Estimator
+from winnow.attribution.estimators import Context, Directional
 
 if TYPE_CHECKING:
     import torch
 
 
-class AdamDot(Estimator, name="adam_dot", requires_second_moments=True):
+class AdamDot(Directional, name="adam_dot", needs=frozenset({"optimizer"})):
     """The training optimiser's own diagonal preconditioner."""
+
+    requires_second_moments = True
 
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
         if context.second_moments is None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from winnow.attribution.estimators import Context, Estimator
+from winnow.attribution.estimators import Context, Directional
 
 if TYPE_CHECKING:
     import torch
 
 
-class GradDot(Estimator, name="grad_dot"):
+class GradDot(Directional, name="grad_dot"):
     """No preconditioning."""
 
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:

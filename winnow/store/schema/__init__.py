@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from winnow.store.schema.attribution import attribution
 from winnow.store.schema.bookkeeping import bookkeeping
 from winnow.store.schema.corpus import corpus
 from winnow.store.schema.judgements import judgements
@@ -17,10 +18,13 @@ from winnow.store.schema.table import DOC_ID, Column, Table
 
 __all__ = ["DOC_ID", "SCHEMA_VERSION", "Column", "Table", "tables"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @cache
 def tables() -> dict[str, Table]:
     """Return every table by name, in the order in which a document travels."""
-    return {table.name: table for table in (*corpus(), *judgements(), *model(), *selection(), *bookkeeping())}
+    return {
+        table.name: table
+        for table in (*corpus(), *judgements(), *model(), *selection(), *attribution(), *bookkeeping())
+    }

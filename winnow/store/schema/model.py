@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from winnow.store.schema.table import DOC_ID, Table
+from winnow.store.schema.table import DOC_ID, Column, Table
+
+ESTIMATE: tuple[Column, ...] = (
+    ("estimator", "VARCHAR", "what measured influence: an attribution method, or `oracle` = one real optimizer step"),
+    ("scope", "VARCHAR", "parameters that count: blocks, attention, mlp, head, embeddings, norms, all, or a pattern"),
+    ("projection", "BIGINT", "rows and columns that a layer's gradient is projected to; 0 = not projected"),
+    ("damping", "DOUBLE", "relative to a layer's mean curvature, as it was set; null for `oracle`"),
+)
+"""How an influence was estimated; with checkpoint and reference it tells which scores may be compared."""
 
 
 def model() -> tuple[Table, ...]:
@@ -103,7 +111,8 @@ def model() -> tuple[Table, ...]:
                 DOC_ID,
                 ("checkpoint", "VARCHAR", "where it was measured"),
                 ("reference", "VARCHAR", "digest of the reference set"),
-                ("method", "VARCHAR", "estimator, scope, damping and version; `oracle` = one real optimizer step"),
+                ("method", "VARCHAR", "name of the estimate with all its settings: compare within one"),
+                *ESTIMATE,
                 ("phase", "VARCHAR", "opening, bandit or oracle"),
                 (
                     "influence",
@@ -126,10 +135,25 @@ def model() -> tuple[Table, ...]:
                 ("checkpoint", "VARCHAR", "the checkpoint"),
                 ("reference", "VARCHAR", "digest of the reference set"),
                 ("method", "VARCHAR", "the probes' method"),
+                *ESTIMATE,
+                ("surrogate", "VARCHAR", "how it predicts: ridge, trees, mlp or encoder"),
+                ("loss", "VARCHAR", "what it was fitted by: squared, robust, pairwise or lambda"),
                 ("probes", "BIGINT", "probes it was fitted to"),
+                ("held_out", "BIGINT", "of these, the ones that `spearman` is measured on: by predictors without them"),
                 ("spearman", "DOUBLE", "held-out rank correlation (out-of-fold)"),
                 ("spearman_low", "DOUBLE", "lower end of its 95% bootstrap interval"),
                 ("spearman_high", "DOUBLE", "upper end"),
+                (
+                    "interval",
+                    "DOUBLE",
+                    "half the width of the 90% split-conformal interval, in the probes' unit; null: too few probes",
+                ),
+                ("former", "VARCHAR", "the model of the checkpoint before, where it reads the same features"),
+                ("warm", "BOOLEAN", "it was started from the former one"),
+                ("former_spearman", "DOUBLE", "rank correlation of the former model with this checkpoint's probes"),
+                ("former_low", "DOUBLE", "lower end of its 95% bootstrap interval"),
+                ("former_high", "DOUBLE", "upper end"),
+                ("stale", "BOOLEAN", "the former model ranks these probes too badly: `influence.stale_below`"),
                 ("oracle_probes", "BIGINT", "documents also measured by the one-step oracle"),
                 ("oracle_spearman", "DOUBLE", "rank correlation of the gradient estimate with the oracle"),
                 ("used", "BOOLEAN", "held-out Spearman reaches the floor, so selection ranks by its scores"),
@@ -148,7 +172,13 @@ def model() -> tuple[Table, ...]:
                 ("version", "VARCHAR", "digest of the scorer"),
                 ("checkpoint", "VARCHAR", "the checkpoint it holds for"),
                 ("reference", "VARCHAR", "digest of the reference set it holds for"),
+                *ESTIMATE,
                 ("score", "DOUBLE", "positive is better"),
+                (
+                    "spread",
+                    "DOUBLE",
+                    "standard deviation of the score over predictors that each left out a fifth of the probes",
+                ),
             ),
             ("doc_id", "scorer", "version", "checkpoint", "reference"),
             "influence",

@@ -1,0 +1,109 @@
+"""Every registered estimator on one small trained run: the list that a new estimator is added to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from attribution_models import patterned_docs, random_docs
+
+from winnow.attribution.bank import BankPlan, SubsetBank, train_bank
+from winnow.attribution.bench_runs import train_run
+from winnow.attribution.estimators import estimator_names, make_estimator
+from winnow.attribution.retraining import Recipe
+from winnow.attribution.run import Queries, Settings, TrainingRun
+from winnow.errors import UserError
+
+# Whether a query that is one of the training documents ranks that document first.
+FINDS_ITS_OWN = {
+    "adafactor_dot": True,
+    "adam_dot": True,
+    "adam_fisher": True,
+    "bm25": True,
+    "datainf": True,
+    "datamodel": False,  # a dozen trainings tell little of a single document
+    "datamodel_lasso": False,
+    "diagonal_fisher": True,
+    "ekfac": True,
+    "embedding": True,
+    "fisher": True,
+    "grad_cos": True,
+    "grad_dot": True,
+    "group_oracle": False,  # a document's steps are shared with its group's
+    "hidden_state": True,
+    "kfac": True,
+    "length": False,
+    "less": True,
+    "logra": True,
+    "oracle": True,
+    "quad_corrected": True,
+    "random": False,
+    "representer": True,
+    "self_influence": False,  # the same for every query
+    "self_influence_ekfac": False,
+    "source": True,
+    "tfidf": True,
+    "tracin": True,
+    "trackstar": True,
+    "trak": True,
+    "untrac": True,
+    "untrac_inverse": True,
+}
+DOCUMENTS, OWN = 24, 5
+RECIPE = Recipe("llama", 64, 16, 2, 2, 32, intermediate=24, learning_rate=5e-3, warmup_steps=2, epochs=6, batch=8)
+
+
+def written(tokens: np.ndarray) -> str:
+    return " ".join(f"w{token}" for token in tokens)
+
+
+def bag(texts: Sequence[str]) -> np.ndarray:
+    """An encoder of sorts: unit vectors of word counts."""
+    counts = np.array([[text.split().count(f"w{word}") for word in range(64)] for text in texts], dtype=np.float32)
+    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    folder = tmp_path_factory.mktemp("run")
+    documents = [*patterned_docs(8, 0, 1, 0.3), *patterned_docs(8, 32, 2, 0.3), *random_docs(8, 3, low=20, high=32)]
+    documents = [document[:32] for document in documents]
+    queries = [documents[OWN], *(document[:32] for document in patterned_docs(2, 0, 4, 0.3))]
+    bank: SubsetBank = train_bank(folder / "bank", documents, queries, RECIPE, BankPlan(8, seeds=(0,)))
+    checkpoints = train_run(folder / "whole", documents, RECIPE, seed=7, checkpoints=3)
+    return TrainingRun(documents, checkpoints, [written(one) for one in documents], bag, bank)
+
+
+@pytest.fixture(scope="module")
+def queries(run: TrainingRun) -> Queries:
+    tokens = [run.documents[OWN], *(document[:32] for document in patterned_docs(2, 0, 4, 0.3))]
+    return Queries(tokens, [written(one) for one in tokens])
+
+
+def test_the_list_names_every_registered_estimator() -> None:
+    assert tuple(sorted(FINDS_ITS_OWN)) == estimator_names()
+
+
+@pytest.mark.parametrize("name", sorted(FINDS_ITS_OWN))
+def test_scores_are_finite_and_the_same_again(name: str, run: TrainingRun, queries: Queries) -> None:
+    scores = make_estimator(name).fit(run, Settings()).score(queries)
+    assert scores.shape == (len(queries), DOCUMENTS) and scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(make_estimator(name).fit(run, Settings()).score(queries), scores)
+    if FINDS_ITS_OWN[name]:
+        assert int(scores[0].argmax()) == OWN
+
+
+@pytest.mark.parametrize("name", sorted(FINDS_ITS_OWN))
+def test_what_an_estimator_needs_is_missed(name: str, run: TrainingRun) -> None:
+    estimator = make_estimator(name)
+    assert estimator.missing(run) is None
+    bare = TrainingRun(run.documents, (replace(run.final, optimizer=None),))
+    assert (estimator.missing(bare) is None) == (not estimator.needs)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"use one of .*tfidf"):
+        make_estimator("tf-idf")

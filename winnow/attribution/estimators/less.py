@@ -1,0 +1,141 @@
+r"""LESS: cosines of the direction that Adam would step in with a document and the query's gradient, over checkpoints.
+
+    Gamma_i = m' / sqrt(v' + epsilon),    m' = b1 m + (1 - b1) g_i,    v' = b2 v + (1 - b2) g_i^2
+    I(q, i) = sum_k w_k cos(P Gamma_i(theta_k), P g_q(theta_k)),    w_k the learning rates, scaled to sum to 1
+
+m and v are the training optimiser's, P the two-sided projection. Adam's corrections of m and v for its first steps are
+factors common to all weights, which the cosine ignores (epsilon aside). The gradients of a subtask's queries are
+averaged before the cosine, and a task's score is its largest over subtasks (:meth:`FittedLess.score_subtasks`).
+**Positive = helpful.** All Gamma_i share the momentum m, so scores rank documents and have no meaningful zero.
+
+Source: Xia et al. 2024, sections 3 and 4 (there with low-rank adapters; here with the parameters of the scope).
+``options``: beta1 (0.9), beta2 (0.95), epsilon (1e-8).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from winnow.attribution.batching import canonical_order
+from winnow.attribution.estimators import Estimator, Fitted
+from winnow.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from winnow.attribution.projected import Making, ProjectedGradients
+    from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
+
+
+@dataclass(frozen=True)
+class FittedLess(Fitted):
+    """One entry of ``rows`` a checkpoint: P Gamma of the documents, of length one; ``weights`` sum to 1."""
+
+    checkpoints: tuple[RunCheckpoint, ...]
+    weights: np.ndarray
+    making: Making
+    rows: tuple[ProjectedGradients, ...]
+    order: np.ndarray
+
+    def score(self, queries: Queries) -> np.ndarray:
+        return self._score(queries, np.arange(len(queries)))
+
+    def score_subtasks(self, queries: Queries, subtasks: Sequence[int]) -> np.ndarray:
+        """Return float64 ``[N]``: the largest over subtasks of the score of each one's mean query gradient.
+
+        ``subtasks`` gives every query's, 0 to J - 1. Queries without a gradient do not count.
+        """
+        if len(subtasks) != len(queries) or sorted(set(subtasks)) != list(range(max(subtasks, default=-1) + 1)):
+            raise UserError("less: give every query one subtask, numbered from 0 without gaps")
+        scores = self._score(queries, np.asarray(subtasks, dtype=np.int64))
+        alive = scores[~np.isnan(scores).all(axis=1)]
+        return alive.max(axis=0) if len(alive) else np.full(len(self.order), np.nan)
+
+    def _score(self, queries: Queries, groups: np.ndarray) -> np.ndarray:
+        """Return ``[J, N]``, one row a group of queries; NaN for a group without any gradient."""
+        import torch
+
+        from winnow.attribution.autocorrelation import products
+        from winnow.attribution.projected import projected_gradients
+
+        order = canonical_order(queries.tokens)
+        total = np.zeros((int(groups.max(initial=-1)) + 1, len(self.order)))
+        for checkpoint, weight, rows in zip(self.checkpoints, self.weights, self.rows, strict=True):
+            asked = projected_gradients(checkpoint.load(), [queries.tokens[place] for place in order], self.making)
+            sums = torch.zeros((len(total), asked.layout.width), dtype=torch.float64)
+            sums.index_add_(0, torch.from_numpy(groups[order]), asked.values.double())
+            cosines = products(torch.nn.functional.normalize(sums, dim=1, eps=1e-300), rows)
+            alive = np.zeros(len(total), dtype=bool)
+            np.logical_or.at(alive, groups[order], asked.usable)
+            cosines[~alive] = np.nan
+            total += weight * cosines
+        scores = np.empty_like(total)
+        scores[:, self.order] = total
+        return scores
+
+
+class Less(Estimator, name="less", needs=frozenset({"optimizer"})):
+    """Adam's own direction, projected, by cosine; over every checkpoint that kept its optimiser."""
+
+    projects = True
+
+    def fit(self, run: TrainingRun, settings: Settings) -> FittedLess:
+        from winnow.attribution.projected import Making, projected_gradients
+        from winnow.attribution.projection import Projection
+
+        kept = tuple(checkpoint for checkpoint in run.checkpoints if checkpoint.optimizer is not None)
+        rates = np.array([checkpoint.learning_rate for checkpoint in kept])
+        if not kept or rates.sum() <= 0.0:
+            raise UserError("less needs checkpoints with the optimiser's state and a positive learning rate")
+        making = Making(settings.scope, Projection(settings.projection, settings.seed))
+        order = canonical_order(run.documents)
+        found = []
+        for checkpoint in kept:
+            model = checkpoint.load()
+            direction = adam_direction(model, checkpoint, settings)
+            adam = Making(making.scope, making.projection, transform=direction)
+            rows = projected_gradients(model, [run.documents[place] for place in order], adam)
+            for _, block in rows.blocks():
+                block.div_(block.norm(dim=1, keepdim=True).clamp(min=1e-30))
+            found.append(rows)
+        return FittedLess(kept, rates / rates.sum(), making, tuple(found), order)
+
+
+def adam_direction(model: nn.Module, checkpoint: RunCheckpoint, settings: Settings) -> functools.partial[torch.Tensor]:
+    """Return the function of a site's name, rows and gradients there that gives Gamma."""
+    from winnow.attribution.sites import find_sites
+
+    state = checkpoint.optimizer or {}
+    moments = {}
+    for name, site in find_sites(model, settings.scope).items():
+        lacking = [one for one in site.parameters if "exp_avg" not in state.get(one, {})]
+        if lacking:
+            raise UserError(f"the optimiser state has no exp_avg of {lacking[0]}; save it with the checkpoint")
+        first, second = (
+            site.matrix({one: state[one][key] for one in site.parameters}) for key in ("exp_avg", "exp_avg_sq")
+        )
+        moments[name] = (first, second)
+    options = settings.options
+    return functools.partial(
+        _step, moments, options.get("beta1", 0.9), options.get("beta2", 0.95), options.get("epsilon", 1e-8)
+    )
+
+
+def _step(
+    moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    name: str,
+    rows: slice,
+    gradients: torch.Tensor,
+) -> torch.Tensor:
+    first, second = (moment[rows].to(gradients) for moment in moments[name])
+    root = (second * beta2 + gradients.square() * (1.0 - beta2) + epsilon).sqrt()
+    return (first * beta1 + gradients * (1.0 - beta1)) / root

@@ -1,0 +1,113 @@
+"""``winnow attribution bench | validate``: which estimator of influence predicts what retraining shows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from winnow.cli.attribution_validate import add_validate, validate
+
+COMMANDS = ("attribution",)
+COLUMNS = (
+    "estimator",
+    "scope",
+    "damping",
+    "projection",
+    "runs",
+    "checkpoints",
+    "lds",
+    "se",
+    "share",
+    "tuning_lds",
+    "seconds",
+)
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    top = commands.add_parser("attribution", help="how far estimators of influence can be trusted")
+    actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
+    bench = actions.add_parser("bench", help="score estimators against models trained on subsets of the documents")
+    bench.add_argument(
+        "--bench",
+        default="tiny",
+        metavar="NAME",
+        help="tiny (seconds), small (minutes) or mixed (half an hour); the bank is trained once (default: tiny)",
+    )
+    bench.add_argument("--estimators", metavar="NAMES", help="some of them, comma-separated (default: all)")
+    bench.add_argument(
+        "--runs", type=_count, default=1, metavar="N", help="average scores over N trainings (default: 1)"
+    )
+    bench.add_argument("--average", action="store_true", help="average scores over every checkpoint of a training")
+    bench.add_argument("--projection", type=int, default=0, metavar="P", help="project gradients to P x P (0: not)")
+    bench.add_argument("--seed", type=int, default=0, help="of projections and sampled labels")
+    bench.add_argument("--no-tune", action="store_true", help="default scope and damping instead of the best ones")
+    bench.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    add_validate(actions)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no count; give a whole number of at least 1")
+    return int(text)
+
+
+def attribution(options: argparse.Namespace) -> int:
+    """Run the action that was asked for."""
+    return {"bench": _bench, "validate": validate}[options.action](options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Print the leaderboard of a bench."""
+    from winnow.attribution.estimators import make_estimator
+    from winnow.attribution.leaderboard import leaderboard
+    from winnow.attribution.run import Settings
+    from winnow.cli.show import show_records
+    from winnow.config import load_config
+    from winnow.home import Home
+    from winnow.stages.attribution_bench import open_bench
+
+    home = Home.from_environment(options.home)
+    names = [name.strip() for name in options.estimators.split(",")] if options.estimators else None
+    for name in names or ():
+        make_estimator(name)  # a misspelt name is found before hours of training
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    prepared = open_bench(
+        home,
+        options.bench,
+        load_config(home.config).encoder,
+        options.runs,
+        lambda done, total: tell(f"{done} of {total} subset models trained"),
+    )
+    rows = leaderboard(
+        prepared,
+        names,
+        Settings(projection=options.projection, seed=options.seed),
+        tune=not options.no_tune,
+        average=options.average,
+        progress=lambda row: tell(f"{row.estimator}: {row.reason or f'LDS {row.lds:.3f}'}"),
+    )
+    records = [row.record() for row in rows]
+    if options.format != "table":
+        show_records(records, options.format)
+        return 0
+    measured = [{name: _rounded(row[name]) for name in COLUMNS} for row in records if row["lds"] is not None]
+    if measured:
+        show_records(measured, "table")
+    bank = prepared.bank
+    print(
+        f"\nbench {options.bench}: {bank.masks.shape[1]:,} documents, {len(bank.masks)} subsets x "
+        f"{bank.losses.shape[1]} seeds, {len(prepared.judging)} judging queries, "
+        f"ceiling {prepared.ceiling:.3f}; share = LDS / ceiling"
+    )
+    for row in rows:
+        if row.reason:
+            print(f"{row.estimator}: not measured, {row.reason}")
+    return 0
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.3g}") if isinstance(value, float) else value

@@ -1,0 +1,104 @@
+"""The training of a checkpoint as estimators of influence take it: documents, checkpoints of the line, an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from winnow.attribution.run import RunCheckpoint, TrainingRun
+from winnow.config import Config
+from winnow.errors import UserError
+from winnow.home import Home
+from winnow.identity import ids_as_keys, ids_to_numpy
+from winnow.stages.checkpoints import StoredCheckpoint, checkpoint_named, lineage
+from winnow.stages.probes import load_for_attribution
+from winnow.stages.trained_on import texts_of_documents
+
+if TYPE_CHECKING:
+    from winnow.store.store import Connection
+    from winnow.train.checkpoint import Checkpoint
+
+
+def tokens_of(loaded: Checkpoint, texts: Sequence[str]) -> list[np.ndarray]:
+    """Return the tokens of texts, whole, without an end-of-text token."""
+    from winnow.train.tokenizer import tokenise
+
+    return tokenise(loaded.tokenizer, texts)
+
+
+def context_of(loaded: Checkpoint) -> int:
+    """Return how many tokens the model reads."""
+    from winnow.attribution.capture import context_length
+
+    return context_length(loaded.model)
+
+
+def run_without_documents(
+    connection: Connection, home: Home, config: Config, checkpoint: StoredCheckpoint, loaded: Checkpoint
+) -> TrainingRun:
+    """Return the run, as yet without documents: the checkpoints of the line that are still there."""
+    line = [one.name for one in lineage(connection, checkpoint.name)[:-1] if _is_there(connection, home, one.name)]
+    earlier = [checkpoint_named(connection, home, name) for name in line]
+    checkpoints, before = [], 0
+    for one in (*earlier, checkpoint):
+        step = max(before + 1, _step(one))
+        checkpoints.append(_run_checkpoint(one, step - before, config, loaded if one is checkpoint else None))
+        before = step
+    return TrainingRun((), tuple(checkpoints), (), lambda texts: _encode(config, texts))
+
+
+def read_documents(
+    connection: Connection, loaded: Checkpoint, ids: np.ndarray
+) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+    """Return tokens, texts and numbers of tokens of documents (sorted ids).
+
+    Each is followed by the end-of-text token as in training, and cut where the model does not read on.
+    """
+    found = pa.concat_tables(list(texts_of_documents(connection, ids))).combine_chunks()
+    order = np.argsort(ids_as_keys(ids_to_numpy(found["doc_id"])), order=("high", "low"))
+    texts = found["text"].take(pa.array(order)).to_pylist()
+    end, longest = np.int32(loaded.tokenizer.eos_token_id), context_of(loaded) + 1
+    whole = tokens_of(loaded, texts)
+    lengths = np.array([len(tokens) + 1 for tokens in whole], dtype=np.int64)
+    return [np.append(tokens, end)[:longest] for tokens in whole], texts, lengths
+
+
+def _is_there(connection: Connection, home: Home, name: str) -> bool:
+    try:
+        checkpoint_named(connection, home, name)
+    except UserError:
+        return False
+    return True
+
+
+def _step(checkpoint: StoredCheckpoint) -> int:
+    """Return how many optimizer steps made a checkpoint, 0 where it does not say."""
+    from winnow.train.checkpoint import read_state
+
+    return int(read_state(checkpoint.path).get("step") or 0)
+
+
+def _run_checkpoint(
+    checkpoint: StoredCheckpoint, steps: int, config: Config, loaded: Checkpoint | None = None
+) -> RunCheckpoint:
+    from winnow.attribution.stepping import optimizer_state
+    from winnow.train.checkpoint import load_optimizer
+
+    state = loaded.optimizer_state if loaded is not None else load_optimizer(checkpoint.path)
+    return RunCheckpoint(
+        checkpoint.name,
+        lambda: load_for_attribution(checkpoint).model,
+        config.train.learning_rate,
+        steps,
+        None if state is None else optimizer_state(state.step, state.exp_avg, state.exp_avg_sq),
+    )
+
+
+def _encode(config: Config, texts: Sequence[str]) -> np.ndarray:
+    from winnow.embed.encoder import encode, load_encoder
+
+    settings = config.encoder
+    return encode(load_encoder(settings.name, settings.dtype, settings.max_tokens), texts)
