@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from resources.report import materialized, picture, table_of
+from resources.report import materialized, picture, skipped, table_of
 from resources.turns import one_at_a_time
 from resources.workspace import Workspace
-from winnow.stages.attribution_bench import open_bench, replace_rows
+from winnow.stages.attribution_bench import Request, bench_key, open_bench, replace_rows
 from winnow.store.stage import Stage
 
 BENCH = {
-    "bench": dg.Field(str, default_value="tiny", description="tiny (seconds), small (minutes), mixed (half an hour)"),
+    "bench": dg.Field(str, default_value="tiny", description="tiny (seconds); small, mixed: need WINNOW_TEST_DATA"),
     "estimators": dg.Field([str], default_value=[], description="some of them; empty: all"),
     "runs": dg.Field(int, default_value=1, description="trainings of different seeds whose scores are averaged"),
     "average": dg.Field(bool, default_value=False, description="average over every checkpoint of a training too"),
@@ -21,19 +21,24 @@ BENCH = {
 def attribution_bench(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The leaderboard of the estimators: how each ranks subsets by what models trained on them lose on queries.
 
-    The bank of subset models is trained once for a bench and kept; estimators added later only read it.
+    The bank of subset models is trained once for a bench and kept; estimators added later only read it. What was
+    asked for and measured before, by the same code, is skipped.
     """
     from winnow.attribution.leaderboard import leaderboard
     from winnow.plots import bars
 
     store, chosen = workspace.store(), context.op_execution_context.op_config
-    stage = Stage(store, "attribution_bench", context.run_id)
+    encoder = workspace.config().encoder
+    request = Request(chosen["bench"], tuple(chosen["estimators"]), chosen["runs"], chosen["average"])
+    stage = Stage(store, "attribution_bench", context.run_id, bench_key(workspace.paths, request, encoder))
+    if stage.done is not None:
+        return skipped(context, store, "attribution_bench", "this bench is measured with these estimators and settings")
 
     def report(done: int, total: int) -> None:
         context.log.info(f"{done} of {total} subset models trained")
 
-    prepared = open_bench(workspace.paths, chosen["bench"], workspace.config().encoder, chosen["runs"], report)
-    rows = leaderboard(prepared, chosen["estimators"] or None, average=chosen["average"])
+    request, prepared = open_bench(workspace.paths, request, encoder, report)
+    rows = leaderboard(prepared, request.estimators, average=request.average)
     with store.write() as connection:
         replace_rows(connection, rows)
         stage.finish(connection, len(rows), output=prepared.bank.digest)

@@ -2,8 +2,12 @@
 
     python benchmarks/attribution.py TOPIC [--help]
 
-Each topic is a module ``attribution_TOPIC.py`` beside this one. Peers come with the ``bench`` extra; a topic whose peer
-is missing says so. Print-outs state dtype, threads, seeds, ratios and peak memory.
+Each topic is a module ``attribution_TOPIC.py`` beside this one. Peers come with the ``bench-attribution`` extra:
+
+    pip install -c constraints.txt -e '.[bench-attribution]'
+    pip install -c constraints.txt --no-deps kronfluence
+
+A topic whose peer is missing says so. Print-outs state dtype, threads, seeds, ratios and peak memory.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,12 +29,29 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=1, help="trainings whose scores are averaged")
     parser.add_argument("--average", action="store_true", help="average over every checkpoint too")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--folder", type=Path, default=Path("banks"), help="where banks and trainings are kept")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where banks and trainings are kept (default: that of `winnow attribution bench` under WINNOW_HOME; where "
+        "that is not set, a temporary folder, gone at the end)",
+    )
     parser.add_argument("--out", type=Path, help="write the rows as JSON lines")
 
 
 def run(options: argparse.Namespace) -> None:
     """Train what is missing, and print the leaderboard."""
+    from winnow.home import Home
+    from winnow.stages.attribution_bench import bench_folder
+
+    if options.folder is not None or os.environ.get("WINNOW_HOME"):
+        board(options, options.folder or bench_folder(Home.from_environment()))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        board(options, Path(folder))
+
+
+def board(options: argparse.Namespace, folder: Path) -> None:
+    """Train what ``folder`` lacks, and print the leaderboard."""
     from winnow.attribution.bench import get_bench, prepare
     from winnow.attribution.estimators import estimator_names
     from winnow.attribution.leaderboard import measure
@@ -41,9 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
     bench = get_bench(options.bench)
     start = time.perf_counter()
-    prepared = prepare(
-        bench, options.folder, runs=options.runs, workers=options.workers, encode=encode, progress=progress
-    )
+    prepared = prepare(bench, folder, runs=options.runs, workers=options.workers, encode=encode, progress=progress)
     print(f"\nbank and runs: {time.perf_counter() - start:.0f} s, {options.workers} processes of one thread")
     bank = prepared.bank
     print(

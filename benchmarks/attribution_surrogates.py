@@ -180,6 +180,8 @@ def measure(count: int) -> tuple[list[str], np.ndarray]:
     probed, trained = [text[:CHARACTERS] for text in texts[:count]], texts[count:]
     tokenizer = train_tokenizer([text[:4000] for text in trained[:4000]], VOCABULARY)
     eos = tokenizer.token_to_id("<|endoftext|>")
+    if eos is None:
+        raise SystemExit("the tokenizer has no <|endoftext|>")
 
     def tokens(values: list[str]) -> list[np.ndarray]:
         return [np.array([*row.ids, eos], np.int32) for row in tokenizer.encode_batch(values)]

@@ -50,6 +50,11 @@ class Home:
         return self.store / "tmp"
 
     @property
+    def gradients(self) -> Path:
+        """Projected gradients that questions about influence made: a folder a checkpoint, scope and documents."""
+        return self.store / "gradients"
+
+    @property
     def artifacts(self) -> Path:
         """Fitted things that are no tables: tokenizers, centroids, curvature factors, influence models."""
         return self.root / "artifacts"

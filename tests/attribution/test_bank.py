@@ -103,6 +103,15 @@ def test_a_folder_of_another_bank_is_refused(bank, folder: Path) -> None:
         train_bank(folder, DOCS[1:], QUERIES, RECIPE, PLAN)
 
 
+def test_a_bank_is_not_gone_on_with_by_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = BankPlan(subsets=4, seeds=(0,))
+    whole = train_bank(tmp_path, DOCS, QUERIES, RECIPE, plan)
+    monkeypatch.setattr("winnow.attribution.bank.version", lambda _: "0.1")
+    np.testing.assert_array_equal(train_bank(tmp_path, DOCS, QUERIES, RECIPE, plan).losses, whole.losses)
+    with pytest.raises(UserError, match=r"and this is 0\.1; delete the folder"):
+        train_bank(tmp_path, DOCS, QUERIES, RECIPE, PLAN)
+
+
 def test_a_broken_part_is_named(bank, folder: Path) -> None:
     path = folder / "subset-0003-seed-0.safetensors"
     kept = path.read_bytes()

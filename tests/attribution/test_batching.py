@@ -16,6 +16,7 @@ def test_every_document_of_two_tokens_is_in_exactly_one_batch_with_its_own_token
     seen = []
     for batch in batches(docs, context, batch_tokens=512):
         assert batch.inputs.shape == batch.targets.shape == batch.weights.shape
+        assert batch.inputs.shape[1] <= context
         for row, index in enumerate(batch.rows.tolist()):
             used = min(len(docs[index]), context) - 1
             assert (batch.inputs[row, :used] == docs[index][:used]).all()

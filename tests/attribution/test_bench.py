@@ -11,7 +11,9 @@ import pytest
 from winnow.attribution.bank import BankPlan
 from winnow.attribution.bench import BENCHES, Prepared, get_bench, prepare
 from winnow.attribution.bench_data import subwords_corpus, words_corpus
-from winnow.attribution.lds import compare
+from winnow.attribution.bench_runs import train_run
+from winnow.attribution.estimators.kfac import Kfac
+from winnow.attribution.lds import ceiling, compare
 from winnow.attribution.leaderboard import GRID, leaderboard, measure, scores_of
 from winnow.attribution.run import Settings
 from winnow.errors import UserError
@@ -48,6 +50,17 @@ def test_a_bench_is_trained_once(prepared: Prepared, folder: Path) -> None:
     assert prepare(replace(SMALLER, plan=BankPlan(4, alpha=0.3)), folder).bank.digest != prepared.bank.digest
 
 
+def test_a_run_with_another_number_of_checkpoints_is_trained_anew(prepared: Prepared, tmp_path: Path) -> None:
+    documents, recipe = prepared.runs[0].documents[:16], SMALLER.recipe
+    kept = [len(train_run(tmp_path, documents, recipe, 0, count)) for count in (2, 3, 3)]
+    assert kept == [2, 3, 3]
+    before = (tmp_path / "run.json").stat().st_mtime_ns
+    assert len(train_run(tmp_path, documents, recipe, 0, 3)) == 3
+    assert (tmp_path / "run.json").stat().st_mtime_ns == before
+    train_run(tmp_path, documents[1:], recipe, 0, 3)
+    assert (tmp_path / "run.json").stat().st_mtime_ns != before
+
+
 def test_runs_of_other_seeds_are_other_models(prepared: Prepared) -> None:
     first, second = (dict(run.final.load().named_parameters()) for run in prepared.runs)
     assert any((first[name] != second[name]).any() for name in first)
@@ -60,14 +73,15 @@ def test_the_leaderboard_is_sorted_and_says_what_is_not_measured(prepared: Prepa
     assert [row.lds for row in rows[:3]] == sorted((row.lds for row in rows[:3]), reverse=True)
     assert (rows[3].estimator, rows[3].lds, rows[3].reason) == ("embedding", None, "needs encode")
     for row in rows[:3]:
-        assert row.subsets == 8 and row.runs == 2 and row.bank == prepared.bank.digest
+        assert (row.subsets, row.seeds, row.runs) == (8, 2, 2) and row.bank == prepared.bank.digest
         assert row.share == pytest.approx(row.lds / prepared.ceiling)
 
 
-def test_settings_that_change_nothing_are_not_recorded_as_chosen(prepared: Prepared) -> None:
-    lexical, gradient = (measure(prepared, name, Settings()) for name in ("tfidf", "grad_dot"))
-    assert (lexical.scope, lexical.damping, lexical.tuned) == (None, None, False)
-    assert gradient.scope in GRID["scope"] and gradient.damping is None and gradient.tuned
+@pytest.mark.parametrize("tune", [True, False])
+def test_settings_that_an_estimator_does_not_use_are_not_recorded(tune: bool, prepared: Prepared) -> None:
+    lexical, gradient = (measure(prepared, name, Settings(projection=4), tune=tune) for name in ("tfidf", "grad_dot"))
+    assert (lexical.scope, lexical.damping, lexical.projection, lexical.tuned) == (None, None, 0, False)
+    assert gradient.scope in GRID["scope"] and gradient.damping is None and gradient.tuned == tune
 
 
 def test_tuning_never_looks_at_the_judging_queries(prepared: Prepared) -> None:
@@ -91,6 +105,19 @@ def test_without_tuning_the_given_settings_are_used(prepared: Prepared) -> None:
 def test_what_learns_from_subsets_is_judged_on_others(prepared: Prepared) -> None:
     row = measure(prepared, "datamodel", Settings())
     assert row.subsets == 4 and row.lds is not None and row.lds < 0.9
+    half = prepared.bank.take(np.arange(8) % 2 == 1)
+    limit = ceiling(half.losses[:, :, half.columns(prepared.judging.tokens)])
+    assert row.ceiling == limit != prepared.ceiling
+    assert row.share == (row.lds / limit if limit > 0.0 else None)
+
+
+def test_damping_is_tuned_without_fitting_anew(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[Settings] = []
+    fit = Kfac.fit
+    monkeypatch.setattr(Kfac, "fit", lambda self, run, settings: (fitted.append(settings), fit(self, run, settings))[1])
+    row = measure(prepared, "kfac", Settings("head"))
+    assert {one.damping for one in fitted[:-1]} <= {0.1, row.damping} and len(fitted) <= len(GRID["scope"]) + 2
+    assert row.damping in GRID["damping"] and row.tuned
 
 
 def test_a_bench_without_its_corpus_says_where_to_find_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from attribution_models import build_gpt2, build_llama, build_neox, own_gradients, random_docs
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from winnow.attribution.batching import batches, packed_batches
 from winnow.attribution.capture import capturing
@@ -200,3 +201,34 @@ def test_a_model_that_sees_later_tokens_and_a_layer_without_a_part_are_refused(l
     llama.model.layers[0].spare = torch.nn.Linear(4, 4)
     with capturing(llama, "blocks") as capture, pytest.raises(UserError, match="spare takes no part in the loss"):
         capture.run(next(batches(random_docs(1), 64)))
+
+
+def _dynamic_llama(context):
+    """Rotary positions that change for a whole batch as soon as one row is longer than the context."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    config = LlamaConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        vocab_size=64,
+        max_position_embeddings=context,
+        rope_parameters=rope,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("context", [5, 40, 48])
+@pytest.mark.parametrize("build", [lambda context: build_gpt2(context=context), _dynamic_llama])
+def test_padding_never_passes_a_context_that_is_no_bucket(build, context):
+    model, docs = build(context), random_docs(4, low=context // 2, high=context + 5)
+    expected = [own_gradients(model, doc[:context]) for doc in docs]
+    with capturing(model, "attention") as capture:
+        for batch in batches(docs, context):
+            captured = capture.run(batch)
+            for row, index in enumerate(batch.rows.tolist()):
+                for name, site in capture.sites.items():
+                    found = captured.sites[name].per_example()[row]
+                    torch.testing.assert_close(found, site.matrix(expected[index]), rtol=1e-3, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attribution_models import VOCABULARY, build_llama, random_docs
+from attribution_models import VOCABULARY, build_gpt2, build_llama, random_docs
 from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from winnow.attribution.causal import require_causal
@@ -64,3 +64,7 @@ def test_influence_is_not_fitted_to_a_model_that_is_not_causal_nor_to_an_empty_r
         GradientInfluence.fit(build_llama(), [], method="grad_dot")
     with pytest.raises(UserError, match="none of the 1 reference documents has a finite loss"):
         GradientInfluence.fit(build_llama(), [docs[0][:1]], method="grad_dot")
+
+
+def test_a_context_shorter_than_the_probe_is_no_matter():
+    require_causal(build_gpt2(context=4))

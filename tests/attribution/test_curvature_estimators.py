@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from attribution_models import build_llama, own_gradients, random_docs
+from attribution_models import build_llama, mean_loss, own_gradients, random_docs
 
 from winnow.attribution.capture import capturing
 from winnow.attribution.curvature import fit_curvature
@@ -160,7 +160,42 @@ def test_the_eigenvalues_of_every_kind_of_site_are_its_own_gradients_second_mome
             total[name] += curvature.layers[name].rotate(site.matrix(tensors)).square() / len(DOCS)
     for name, layer in curvature.layers.items():
         torch.testing.assert_close(layer.eigenvalues.double(), total[name], rtol=2e-3, atol=1e-9)
-        assert float(layer.kfac_eigenvalues().sum()) == pytest.approx(float(layer.eigenvalues.sum()), rel=0.9)
+        if sites[name].kind in ("embedding", "tied", "norm"):
+            assert float(layer.kfac_eigenvalues().sum()) == pytest.approx(float(layer.eigenvalues.sum()), rel=1e-3)
+
+
+def test_kfac_of_a_layer_is_the_dense_inverse_of_its_own_factors_on_documents_of_unequal_lengths():
+    model, name, docs = build_llama(), "model.layers.0.mlp.gate_proj", random_docs(6, low=3, high=60)
+    kept = []
+    handle = model.get_submodule(name).register_forward_hook(
+        lambda module, given, output: kept.append((given[0][0].detach().double(), output))
+    )
+    a, s, positions = 0.0, 0.0, 0
+    for doc in docs:
+        loss = mean_loss(model, doc)
+        inputs, output = kept.pop()
+        count = len(doc) - 1
+        slopes = torch.autograd.grad(loss, output)[0][0].double() * count  # of the summed loss
+        a, s, positions = a + inputs.T @ inputs, s + slopes.T @ slopes, positions + count
+    handle.remove()
+    dense = torch.kron(s / positions, a / positions) / (positions / len(docs))
+    damped = dense + 0.1 * dense.diagonal().mean() * torch.eye(len(dense), dtype=torch.float64)
+    direction = torch.randn(24, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with capturing(model, "mlp") as capture:
+        layer = fit_curvature(capture, docs, 64, labels="text").layers[name]
+    found = layer.inverse_product(direction, 0.1, kfac=True)
+    expected = torch.linalg.solve(damped, direction.flatten()).view(24, 16)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["ekfac", "kfac"])
+def test_without_damping_directions_of_no_curvature_give_nothing(name):
+    run = dataclasses.replace(_run(0), documents=DOCS[:2])
+    scores = make_estimator(name).fit(run, Settings("embeddings", damping=0.0)).score(QUERIES)
+    assert np.isfinite(scores).all() and scores.any()
+    layer = LayerCurvature(None, None, torch.tensor([[0.0, 2.0]]), torch.tensor([0.0, 2.0]), torch.ones(1))
+    inverse = layer.inverse_eigenvalues(0.0, kfac=name == "kfac")
+    assert inverse.tolist() == [[0.0, 0.5]]
 
 
 def test_a_gain_has_its_exact_fisher():

@@ -137,3 +137,7 @@ def test_a_saved_influence_scores_as_before_with_a_tied_weight_too(tmp_path):
     with pytest.raises(UserError, match="not a fitted influence"):
         (tmp_path / "other").write_bytes(b"no")
         load_influence(tmp_path / "other", model)
+    with pytest.raises(
+        UserError, match=r"influence.safetensors: lm_head has shape none in it .*delete this file and run"
+    ):
+        load_influence(tmp_path / "influence.safetensors", build_llama(tied=False))

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attribution_models import patterned_docs, random_docs
+from attribution_models import build_gpt2, patterned_docs, random_docs
 
 from winnow.attribution.bank import BankPlan, SubsetBank, train_bank
 from winnow.attribution.bench_runs import train_run
 from winnow.attribution.estimators import estimator_names, make_estimator
 from winnow.attribution.retraining import Recipe
-from winnow.attribution.run import Queries, Settings, TrainingRun
+from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
 from winnow.errors import UserError
 
 # Whether a query that is one of the training documents ranks that document first.
@@ -97,11 +97,57 @@ def test_scores_are_finite_and_the_same_again(name: str, run: TrainingRun, queri
 
 
 @pytest.mark.parametrize("name", sorted(FINDS_ITS_OWN))
+def test_an_estimator_uses_what_it_says(name: str, run: TrainingRun, queries: Queries) -> None:
+    estimator = make_estimator(name)
+    first = estimator.fit(run, Settings()).score(queries)
+    for changed in (Settings(scope="head"), Settings(damping=3.0)):
+        same = np.array_equal(estimator.fit(run, changed).score(queries), first)
+        assert same != (("scope" if changed.scope == "head" else "damping") in estimator.uses)
+
+
+@pytest.mark.parametrize("name", sorted(FINDS_ITS_OWN))
 def test_what_an_estimator_needs_is_missed(name: str, run: TrainingRun) -> None:
     estimator = make_estimator(name)
     assert estimator.missing(run) is None
     bare = TrainingRun(run.documents, (replace(run.final, optimizer=None),))
     assert (estimator.missing(bare) is None) == (not estimator.needs)
+    if estimator.needs:
+        with pytest.raises(UserError, match=f"'{name}' needs the run's {estimator.missing(bare)}: "):
+            estimator.fit(bare, Settings())
+    with pytest.raises(UserError, match="no documents"):
+        estimator.fit(replace(run, documents=[]), Settings())
+    with pytest.raises(UserError, match=f"'{name}' has no option 'typo'"):
+        estimator.fit(run, Settings(options={"typo": 1.0}))
+
+
+GRADIENT_METHODS = sorted(set(FINDS_ITS_OWN) - {"source", "tracin"})
+
+
+@pytest.mark.parametrize("name", [one for one in GRADIENT_METHODS if "scope" in make_estimator(one).uses])
+def test_gradient_methods_take_every_parameter_of_a_model_with_a_tied_weight(name: str) -> None:
+    model = build_gpt2(context=40)
+    state = {
+        parameter: {"exp_avg": value.detach() * 0.01, "exp_avg_sq": value.detach().square() + 1e-4, "step": 9}
+        for parameter, value in model.named_parameters()
+    }
+    documents = random_docs(4, low=4, high=40)
+    one = TrainingRun(documents, (RunCheckpoint("last", lambda: model, 0.1, 1, state),))
+    scores = make_estimator(name).fit(one, Settings("all", projection=4)).score(Queries(documents[:2]))
+    assert scores.shape == (2, 4) and np.isfinite(scores).all()
+    assert (scores[0] != scores[1]).any() != name.startswith("self_influence")
+
+
+def test_a_damping_below_zero_no_query_and_no_rate_are_refused(run: TrainingRun, queries: Queries) -> None:
+    with pytest.raises(UserError, match="must not be negative"):
+        Settings(damping=-0.1)
+    with pytest.raises(UserError, match="no query"):
+        Queries([])
+    fitted = make_estimator("ekfac").fit(run, Settings("head"))
+    with pytest.raises(UserError, match="must not be negative"):
+        fitted.damped(-1.0)
+    unknown = replace(run, checkpoints=tuple(replace(one, learning_rate=None) for one in run.checkpoints))
+    with pytest.raises(UserError, match="has no learning rate"):
+        make_estimator("tracin").fit(unknown, Settings()).score(queries)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

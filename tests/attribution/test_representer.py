@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,12 @@ def test_similarity_is_the_product_in_the_metric_times_a_gaussian_of_the_states(
 
 def test_documents_of_the_querys_kind_score_higher_and_broken_ones_not_at_all(warm_llama):
     docs = [*patterned_docs(4, 0, 1), *patterned_docs(4, 32, 2), np.array([3])]
-    run = TrainingRun(docs, (RunCheckpoint("first", build_llama), RunCheckpoint("last", lambda: warm_llama[0])))
+    run = TrainingRun(
+        docs, (RunCheckpoint("first", build_llama, 0.1), RunCheckpoint("last", lambda: warm_llama[0], 0.1))
+    )
     scores = make_estimator("representer").fit(run, Settings()).score(Queries(patterned_docs(3, 0, 7)))
     assert (scores[:, :4].mean(axis=1) > scores[:, 4:8].mean(axis=1)).all()
     assert np.isnan(scores[:, 8]).all() and np.isfinite(scores[:, :8]).all()
+    turned = replace(run, documents=docs[::-1])
+    again = make_estimator("representer").fit(turned, Settings()).score(Queries(patterned_docs(3, 0, 7)))
+    np.testing.assert_array_equal(again[:, ::-1], scores)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from attribution_models import build_llama, own_gradients, random_docs
@@ -5,7 +6,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from winnow.attribution.capture import capturing
 from winnow.attribution.estimators import Context, make_directional
-from winnow.attribution.second_moments import adam_second_moments, gradient_second_moments, rank_one
+from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
+from winnow.attribution.second_moments import (
+    adam_second_moments,
+    damped_quotient,
+    gradient_second_moments,
+    rank_one,
+)
 from winnow.attribution.sites import find_sites
 from winnow.errors import UserError
 
@@ -75,3 +82,32 @@ def test_adafactor_dot_equals_adam_dot_where_the_moment_has_rank_one():
     context = Context(0.1, second_moments=moment)
     adam = make_directional("adam_dot").precondition(gradients, context)["a"]
     torch.testing.assert_close(make_directional("adafactor_dot").precondition(gradients, context)["a"], adam)
+
+
+def test_a_quotient_of_zero_divisors_is_zero_and_what_is_broken_stays_so():
+    gradient = torch.tensor([[1.0, 2.0, 3.0], [torch.nan, 4.0, 0.0]])
+    denominator = torch.tensor([[0.0, 4.0, 8.0], [0.0, 0.0, 1e-30]])
+    found = damped_quotient(gradient, denominator, 0.0)
+    expected = torch.tensor([[0.0, 0.5, 0.375], [torch.nan, 0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    torch.testing.assert_close(damped_quotient(gradient, denominator, 0.5)[0], torch.tensor([1.0, 0.4, 1 / 3]).double())
+    assert not damped_quotient(torch.ones(2, 3), torch.zeros(2, 3), 0.1).any()
+
+
+@pytest.mark.parametrize("name", ["adam_dot", "adam_fisher", "adafactor_dot"])
+def test_weights_without_a_second_moment_have_no_direction(name):
+    moments = {"moved": torch.tensor([[0.0, 0.0], [4.0, 1.0]]), "still": torch.zeros(2, 2)}
+    gradients = {layer: torch.ones(1, 2, 2, dtype=torch.float64) for layer in moments}
+    found = make_directional(name).precondition(gradients, Context(0.0, second_moments=moments))
+    assert not found["moved"][0, 0].any() and (found["moved"][0, 1] > 0).all()
+    assert torch.isfinite(found["moved"]).all() and not found["still"].any()
+
+
+def test_beta2_is_an_option_of_what_reads_second_moments():
+    model, docs = build_llama(), random_docs(3)
+    run = TrainingRun(docs, (RunCheckpoint("last", lambda: model, optimizer=_state(model)),))
+    usual, other = (
+        make_directional("adam_dot").fit(run, Settings(options=options)).score(Queries(docs[:1]))
+        for options in ({}, {"beta2": 0.5})
+    )
+    np.testing.assert_allclose(other, usual * np.sqrt((1 - 0.5**3) / (1 - 0.95**3)), rtol=1e-4)

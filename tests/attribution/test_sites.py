@@ -1,6 +1,7 @@
 import pytest
 import torch
 from attribution_models import build_gpt2, build_llama, build_neox
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from winnow.attribution.sites import find_sites
 from winnow.errors import UserError
@@ -69,3 +70,27 @@ def test_an_unknown_scope_or_an_unknown_kind_of_parameter_is_named(llama):
     assert len(find_sites(llama, "blocks")) == 13
     with pytest.raises(UserError, match=r"mlp\.up_proj\.weight of LlamaForCausalLM belongs to no layer"):
         find_sites(llama, "all")
+
+
+def test_a_parameter_with_a_use_that_is_not_captured_is_refused():
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        intermediate_size=16,
+        vocab_size=64,
+        max_position_embeddings=32,
+    )
+    scaled = Gemma3ForCausalLM(config)  # its embedding multiplies the tied weight
+    with pytest.raises(UserError, match=r"embed_tokens\.weight of Gemma3ForCausalLM is shared by .* and lm_head"):
+        find_sites(scaled, "head")
+    assert len(find_sites(scaled, "blocks")) == 7
+    llama = build_llama()
+    layers = llama.model.layers
+    layers[1].mlp.up_proj.weight = layers[0].mlp.up_proj.weight
+    with pytest.raises(UserError, match=r"layers\.0\.mlp\.up_proj\.weight .* is shared by .*layers\.1\.mlp\.up_proj"):
+        find_sites(llama, "mlp")
+    assert len(find_sites(llama, "attention")) == 8

@@ -1,13 +1,17 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from attribution_models import build_llama, random_docs
 
+from winnow.attribution import directional
 from winnow.attribution.capture import capturing
 from winnow.attribution.curvature import fit_curvature
 from winnow.attribution.directional import query_gradients, score_along
 from winnow.attribution.estimators import make_estimator
-from winnow.attribution.estimators.source import segment_factors
+from winnow.attribution.estimators.source import FittedSource, Segment, segment_factors
+from winnow.attribution.kronecker import Curvature, LayerCurvature
 from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
 from winnow.errors import UserError
 
@@ -80,3 +84,42 @@ def test_settings_without_a_meaning_are_refused():
         make_estimator("source").fit(_run(0.1), Settings(SCOPE, options={"momentum": 1.0}))
     with pytest.raises(UserError, match="segments"):
         make_estimator("source").fit(_run(0.1), Settings(SCOPE, options={"segments": 0}))
+
+
+def test_two_segments_equal_an_explicitly_unrolled_descent_on_a_quadratic(monkeypatch):
+    # Segment l descends w^T H_l w / 2 + sum_i m_i <b_il, w> / N; the slope in m_i of -<q, w> at the end is the score.
+    generator = torch.Generator().manual_seed(0)
+    count, rate, steps = 4, 1e-3, (700, 1100)
+    query = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    gradients = torch.randn(3, count, 6, generator=generator, dtype=torch.float64)  # by checkpoint
+    sides = [
+        torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))[0] for n in (2, 3) for _ in "ab"
+    ]
+    values = torch.rand(2, 2, 3, generator=generator, dtype=torch.float64) * 3.0  # e K s is 0 to 3.3
+    values[0, 0, 0] = 0.0
+    weights = torch.ones(count, dtype=torch.float64, requires_grad=True)
+    w, of_segment = torch.ones(6, dtype=torch.float64), ((0, 1), (2,))
+    for part in (0, 1):
+        basis = torch.kron(sides[part], sides[2 + part])
+        hessian = basis @ torch.diag(values[part].flatten()) @ basis.T
+        push = weights @ gradients[list(of_segment[part])].mean(dim=0) / count
+        for _ in range(steps[part]):
+            w = w - rate * (hessian @ w + push)
+    expected = np.stack([-torch.autograd.grad(q @ w, weights, retain_graph=True)[0].numpy() for q in query])
+
+    def products(model, documents, directions, scope):
+        return SimpleNamespace(influence=(directions["layer"].double().flatten(1) @ gradients[model].T).numpy())
+
+    monkeypatch.setattr(directional, "query_gradients", lambda *given: {"layer": query.view(2, 2, 3).float()})
+    monkeypatch.setattr(directional, "score_along", products)
+    checkpoints = [RunCheckpoint(str(place), lambda place=place: place, rate) for place in range(3)]
+    segments = []
+    for part in (0, 1):
+        # Four positions a document: the curvature measured is a quarter of the mean loss's.
+        layer = LayerCurvature(sides[2 + part].float(), sides[part].float(), (values[part] / 4.0).float())
+        curvature = Curvature({"layer": layer}, 2, 0, "sampled", 0, positions=8)
+        members = tuple(checkpoints[place] for place in of_segment[part])
+        segments.append(Segment(members, curvature, {"layer": rate * steps[part]}))
+    fitted = FittedSource(TrainingRun([DOCS[0]] * count, tuple(checkpoints)), "blocks", tuple(segments))
+    found = fitted.score(QUERIES)
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=2e-3 * np.abs(expected).max())

@@ -115,3 +115,13 @@ def test_options_set_the_optimizer_and_a_rate_of_zero_is_refused():
         run_optimizer(run, Settings())
     found = run_optimizer(run, Settings(options={"learning_rate": 0.1, "beta1": 0.5, "clip": 2.0}))
     assert (found.learning_rate, found.betas, found.clip) == (0.1, (0.5, 0.95), 2.0)
+
+
+def test_a_state_without_second_moments_and_a_checkpoint_without_a_rate_are_refused(warm_llama):
+    model, state = warm_llama
+    name = next(iter(state))
+    adafactor = dict(state) | {name: {"step": 3, "row_var": torch.ones(64, 1), "col_var": torch.ones(1, 16)}}
+    with pytest.raises(UserError, match=f"{name} has no exp_avg_sq"):
+        Steps(model, AdamW(1e-3), adafactor)
+    with pytest.raises(UserError, match="'last' has no learning rate"):
+        run_optimizer(TrainingRun(random_docs(2), (RunCheckpoint("last", build_llama),)), Settings())

@@ -105,6 +105,6 @@ def test_the_share_balances_both_spectra_at_the_component():
 
 def test_what_cannot_be_is_refused(llama):
     with pytest.raises(UserError, match="second moments"):
-        Trackstar().fit(run_of(random_docs(2), checkpoint_of(llama)), Settings())
+        Trackstar().fit(run_of(random_docs(2), checkpoint_of(llama, state={})), Settings())
     with pytest.raises(UserError, match="between 0 and 1"):
-        Trackstar().fit(run_of(random_docs(2), checkpoint_of(llama)), Settings(options={"lambda": 2.0}))
+        Trackstar().fit(run_of(random_docs(2), checkpoint_of(llama, state={})), Settings(options={"lambda": 2.0}))

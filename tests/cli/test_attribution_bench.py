@@ -51,19 +51,27 @@ def test_a_wrong_name_is_a_mistake_to_mend(home: Home, capsys: pytest.CaptureFix
     assert code == 2 and "attribution method 'tf-idf' is unknown" in err
     code, _, err = shell("attribution", "bench", "--bench", "huge")
     assert code == 2 and "use one of tiny, small, mixed" in err
+    code, _, err = shell("attribution", "bench", "--runs", "0")
+    assert code == 2 and "ask for at least 1" in err
+    code, _, err = shell("attribution", "bench", "--projection", "-2")
+    assert code == 2 and "projection -2" in err
 
 
 def test_the_asset_writes_a_row_an_estimator_and_replaces_its_own(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINNOW_HOME", str(home.root))
     job = definitions.defs.resolve_job_def("validate_attribution")
-    chosen = {"ops": {"attribution_bench": {"config": {"estimators": ["tfidf", "random", "length"]}}}}
-    for _ in range(2):
+    materialized = []
+    for names in (["tfidf", "random", "length", "tfidf"], ["length", "tfidf", "random"], ["length"]):
+        chosen = {"ops": {"attribution_bench": {"config": {"estimators": names}}}}
         with dg.instance_for_test() as instance:
             ended = job.execute_in_process(run_config=chosen, instance=instance)
         assert ended.success
+        materialized += ended.asset_materializations_for_node("attribution_bench")
     store = open_store(home)
     rows = store.query("SELECT estimator, lds, reason, runs, subsets FROM attribution_bench ORDER BY estimator")
     assert [row[0] for row in rows] == ["length", "random", "tfidf"]
     assert all(row[1] is not None and row[2:] == (None, 1, 4) for row in rows)
-    (made,) = ended.asset_materializations_for_node("attribution_bench")
-    assert made.metadata["dagster/row_count"].value == 3 and "leaderboard" in made.metadata and "lds" in made.metadata
+    made, again, less = (one.metadata for one in materialized)
+    assert made["dagster/row_count"].value == 3 and "leaderboard" in made and "lds" in made
+    assert "skipped" not in made and "skipped" in again and again["dagster/row_count"].value == 3
+    assert "skipped" not in less and less["dagster/row_count"].value == 3

@@ -68,7 +68,11 @@ def fit(corpus: SmallCorpus, loop: Loop, influence: Callable[[np.ndarray], np.nd
     store, name = corpus.store, loop.checkpoint.name
     rows = store.arrow("SELECT doc_id, vector FROM embeddings ORDER BY doc_id")
     vectors = np.array(rows["vector"].to_pylist())
-    told = {"checkpoint": name, "reference": loop.reference.digest, "method": gradient_method(loop.config)}
+    told = {
+        "checkpoint": name,
+        "reference": loop.reference.digest,
+        "method": gradient_method(loop.config, loop.checkpoint),
+    }
     probes = pa.table({
         "doc_id": rows["doc_id"], **{column: pa.array([value] * COUNT) for column, value in told.items()},
         "influence": influence(vectors),
@@ -115,6 +119,11 @@ def test_an_influence_that_has_moved_on_raises_the_alarm(corpus):
     assert moved.stale is True
     found = fresh(corpus)
     assert not found.passed and found.severity.value == "WARN" and "train shorter stages" in found.description
+    [(kept,)] = corpus.store.query("SELECT former_own FROM influence_models WHERE checkpoint = 'b'")
+    assert kept == moved.model.former.own > 0.5
+    useless = fit(corpus, opened(corpus, "b", spearman_floor=0.999), lambda vectors: vectors @ WEIGHTS[::-1])
+    assert not useless.used and useless.model.former is not None and useless.stale is None
+    assert freshness(corpus.store) is None and fresh(corpus).passed
     patient = fit(corpus, opened(corpus, "b", stale_below=0.01), lambda vectors: 2 * linear(vectors))
     assert patient.stale is False and fresh(corpus).passed
 

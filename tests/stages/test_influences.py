@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,14 @@ def shell(corpus: SmallCorpus, capsys: pytest.CaptureFixture[str]) -> Shell:
 def ask(corpus: SmallCorpus, text: str = QUERY, **more: object) -> Influences:
     with open_published(corpus.home, corpus.config.store) as connection:
         return find_influences(connection, corpus.home, corpus.config, Question(text, checkpoint="trained", **more))
+
+
+def told(shell: Shell, *arguments: str) -> dict[str, Any]:
+    code, out, err = shell("influences", *arguments, "--format", "json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert isinstance(found, dict) and isinstance(found["documents"], list)
+    return found
 
 
 def texts(found: Influences) -> list[str]:
@@ -92,8 +101,9 @@ def test_influences_and_bm25_are_those_of_the_estimators(corpus: SmallCorpus) ->
 def test_a_checkpoint_without_a_recorded_manifest_is_asked_about_the_pool_and_that_is_said(shell: Shell) -> None:
     code, out, _ = shell("influences", "--query", QUERY, "--checkpoint", START, "--top", "3")
     assert code == 0 and "25 documents of the pool, as it is not recorded what the checkpoint was trained on" in out
-    rows = shell.json("influences", "--query", QUERY, "--checkpoint", START, "--top", "3")
-    assert [(row["times"], row["among"], row["manifests"]) for row in rows] == [(None, 25, [])] * 3
+    found = told(shell, "--query", QUERY, "--checkpoint", START, "--top", "3")
+    assert [row["times"] for row in found["documents"]] == [None] * 3
+    assert (found["among"], found["manifests"], found["unrecorded"], found["shortlisted_by"]) == (25, [], [START], None)
 
 
 def test_of_many_documents_those_that_bm25_ranks_first_are_measured_and_that_is_said(
@@ -142,11 +152,12 @@ def test_a_text_longer_than_the_context_is_explained_by_its_first_window(corpus:
 
 
 def test_rows_say_how_they_were_measured(shell: Shell) -> None:
-    rows = shell.json("influences", "--query", QUERY, "--estimator", "logra", "--scope", "mlp", "--top", "2")
-    told = {"checkpoint": "trained", "estimator": "logra", "scope": "mlp", "projection": 16, "damping": 0.1}
-    assert all(told.items() <= row.items() for row in rows) and len(rows) == 2
+    found = told(shell, "--query", QUERY, "--estimator", "logra", "--scope", "mlp", "--top", "2")
+    measure = {"checkpoint": "trained", "estimator": "logra", "scope": "mlp", "projection": 16, "damping": 0.1}
+    assert all(measure.items() <= one.items() for one in (found, *found["documents"])) and len(found["documents"]) == 2
+    assert (found["seed"], found["excluded"]) == (0, {})
     code, out, _ = shell("influences", "--query", QUERY, "--top", "2", "--json")
-    assert code == 0 and [row["estimator"] for row in json.loads(out)] == ["grad_dot", "grad_dot"]
+    assert code == 0 and [row["estimator"] for row in json.loads(out)["documents"]] == ["grad_dot", "grad_dot"]
 
 
 def test_the_text_comes_from_a_file_or_standard_input_too(
@@ -154,14 +165,14 @@ def test_the_text_comes_from_a_file_or_standard_input_too(
 ) -> None:
     path = tmp_path / "query.txt"
     path.write_text(QUERY, encoding="utf-8")
-    expected = shell.json("influences", "--query", QUERY, "--top", "3")
-    assert shell.json("influences", str(path), "--top", "3") == expected
+    expected = told(shell, "--query", QUERY, "--top", "3")
+    assert told(shell, str(path), "--top", "3") == expected
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(QUERY.encode())))
-    assert shell.json("influences", "-", "--top", "3") == expected
+    assert told(shell, "-", "--top", "3") == expected
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "mend"),
     [
         (["--query", "  \n"], "the text is empty"),
         (["--query", "x"], "the text has a single token"),
@@ -172,12 +183,12 @@ def test_the_text_comes_from_a_file_or_standard_input_too(
         (["no/such/file.txt"], "no such file; a text itself goes after --query"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(shell: Shell, arguments: list[str], told: str) -> None:
+def test_a_mistake_is_told_in_one_sentence(shell: Shell, arguments: list[str], mend: str) -> None:
     import re
 
     code, out, err = shell("influences", *arguments)
     *_, sentence = err.strip().splitlines()
-    assert (code, out) == (2, "") and sentence.startswith("winnow: ") and re.search(told, sentence), err
+    assert (code, out) == (2, "") and sentence.startswith("winnow: ") and re.search(mend, sentence), err
 
 
 def test_a_document_without_a_finite_gradient_is_counted_as_excluded(
@@ -196,6 +207,8 @@ def test_a_document_without_a_finite_gradient_is_counted_as_excluded(
     code, out, err = Shell(home, capsys)("influences", "--query", "needs care", "--checkpoint", "trained")
     assert code == 0, err
     assert "excluded: 16 of them, the document's loss is not finite" in out  # the head shares the embedding
+    found = told(Shell(home, capsys), "--query", "needs care", "--checkpoint", "trained")
+    assert (found["documents"], found["excluded"]) == ([], {"the document's loss is not finite": 16})
 
 
 def test_a_checkpoint_whose_tokenizer_or_weights_changed_is_refused(

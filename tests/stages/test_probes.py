@@ -17,7 +17,7 @@ from winnow.errors import UserError
 from winnow.identity import doc_ids, ids_from_numpy, ids_to_numpy
 from winnow.stages.checkpoints import stored_checkpoint
 from winnow.stages.pool import Pool
-from winnow.stages.probes import Prober
+from winnow.stages.probes import Prober, gradient_measure, gradient_method, oracle_method
 from winnow.stages.references import StoredSet, stored_reference
 from winnow.stages.training import register
 from winnow.store.stage import Stage
@@ -72,6 +72,23 @@ def test_every_row_says_how_it_was_measured(corpus: SmallCorpus) -> None:
         ("trained", True, "grad_dot", "blocks", 0, 0.1, "opening"),
         ("trained", True, "oracle", "all", 0, None, "oracle"),
     ]
+
+
+def test_what_reads_the_optimizers_state_is_measured_anew_with_another_state(corpus: SmallCorpus) -> None:
+    checkpoint = stored_checkpoint(open_store(corpus.home), "trained")
+    path, names, directions = checkpoint.path / "optimizer.safetensors", [], set()
+    for change in (lambda: None, lambda: path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1"), path.unlink):
+        change()
+        for estimator in ("grad_dot", "adam_dot"):
+            influence = corpus.config.influence.model_copy(update={"estimator": estimator})
+            config = corpus.config.model_copy(update={"influence": influence})
+            names.append((gradient_method(config, checkpoint), oracle_method(config, checkpoint)))
+            corpus.config = config
+            directions.add(prober(corpus)._saved)
+    plain, adam = names[::2], names[1::2]
+    assert len({gradient for gradient, _ in plain}) == 1 and len({gradient for gradient, _ in adam}) == 3
+    assert all(gradient.startswith(gradient_measure(corpus.config) + "/") for gradient, _ in adam)
+    assert len({oracle for _, oracle in names}) == 3 and len(directions) == 4
 
 
 def test_a_document_without_a_finite_loss_is_recorded_with_its_reason_and_the_others_are_measured(

@@ -22,6 +22,7 @@ from winnow.stages.examining import examine
 from winnow.stages.explain import explain_document
 from winnow.stages.pool import candidate_pool
 from winnow.stages.withdrawing import add_takedowns, list_takedowns, preview_takedowns, remove_takedowns
+from winnow.stages.withdrawn_texts import purge_is_due, purge_withdrawn
 from winnow.store.store import add_parts, insert, insert_row
 
 TEXTS = [f"the text number {number} of this corpus is about {word}" for number, word in enumerate("abcdef")]
@@ -98,6 +99,37 @@ def test_records_stay_occurrences_plus_quarantined_and_the_row_names_the_demand(
     said = "withdrawn by url http://web/1: asked by its author"
     assert rows == [("books/a.jsonl", 0, said, "", 1, "b0"), ("web/a.jsonl", 1, said, "", 1, "w1")]
     assert problems(corpus) == []
+
+
+def stored_gradients(corpus: SmallCorpus) -> list[Path]:
+    folder = corpus.home.gradients / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text("{}")
+    (folder / "rows-00000.bin").write_bytes(bytes(64))
+    return sorted(corpus.home.gradients.rglob("*"))
+
+
+def test_stored_gradients_go_with_the_texts_and_a_preview_keeps_them(corpus):
+    before = stored_gradients(corpus)
+    preview_takedowns(corpus.store, [DEMANDS["url"][0]])
+    assert sorted(corpus.home.gradients.rglob("*")) == before
+    add_takedowns(corpus.store, [DEMANDS["url"][0]])
+    assert list(corpus.home.gradients.rglob("*")) == [] and not purge_is_due(corpus.store)
+
+
+def test_the_purge_stays_due_until_the_gradients_could_be_removed(corpus, monkeypatch):
+    stored_gradients(corpus)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("winnow.store.leftovers.shutil.rmtree", refuse)
+        with pytest.raises(UserError, match=r"cannot be removed \(.*Permission denied\); delete this folder yourself"):
+            add_takedowns(corpus.store, [DEMANDS["url"][0]])
+    assert purge_is_due(corpus.store) and TEXTS[1] in in_live_parts(corpus)
+    assert purge_withdrawn(corpus.store) > 0
+    assert list(corpus.home.gradients.rglob("*")) == [] and TEXTS[1] not in in_live_parts(corpus)
 
 
 def test_a_preview_tells_what_would_go_and_changes_nothing(corpus):

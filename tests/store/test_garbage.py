@@ -74,6 +74,25 @@ def test_replaced_parts_go_and_those_of_a_manifest_stay(store):
     assert collect_garbage(corpus.store, 0) == []
 
 
+def test_stored_gradients_go_when_nothing_was_added_for_as_long_as_the_grace_period(tmp_path):
+    corpus = small_file(tmp_path)
+    corpus.deliver()
+    for name in ("old", "young"):
+        folder = corpus.home.gradients / name
+        folder.mkdir(parents=True)
+        for file in ("index.json", "rows.tmp"):
+            (folder / file).write_bytes(b"x")
+            if (name, file) != ("young", "index.json"):
+                os.utime(folder / file, (time.time() - 3 * 86_400,) * 2)
+    os.utime(corpus.home.gradients / "old", (time.time() - 3 * 86_400,) * 2)
+    gradients = [("stored gradients", "old"), ("temporary", "young/rows.tmp")]
+    expected = {(what, str(corpus.home.gradients / place)) for what, place in gradients}
+    assert expected <= {(one.what, one.place) for one in collect_garbage(corpus.store, 1, dry_run=True)}
+    assert expected <= {(one.what, one.place) for one in collect_garbage(corpus.store, 1)}
+    left = {path.relative_to(corpus.home.gradients).as_posix() for path in corpus.home.gradients.rglob("*")}
+    assert left == {"young", "young/index.json"}
+
+
 def test_what_is_young_stays(tmp_path):
     corpus = small_file(tmp_path)
     corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])

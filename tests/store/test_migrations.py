@@ -393,7 +393,12 @@ def third(store: Store) -> Store:
     connection.execute("INSERT INTO meta VALUES ('schema_version', '3'), ('generation', '7')")
     for doc in IDS[:2]:
         connection.execute("INSERT INTO documents (doc_id, shard, row) VALUES (?, 's', 0)", [doc])
-    for method in ("ekfac/blocks/0.1/0123abcd", r"grad_dot/h/(1|2)\.mlp/2.5e-05/0123abcd", "oracle/89abcdef"):
+    for method in (
+        "ekfac/blocks/0.1/0123abcd",
+        r"grad_dot/h/(1|2)\.mlp/2.5e-05/0123abcd",
+        "oracle/89abcdef",
+        "grad_dot/all/1/0123abcd",
+    ):
         connection.execute("INSERT INTO probes (doc_id, method, influence) VALUES (?, ?, 1)", [IDS[0], method])
     connection.execute(
         "INSERT INTO influence_models (model, method, spearman) VALUES ('m', 'ekfac/blocks/0.1/0123abcd', 0.5)"
@@ -411,6 +416,7 @@ def third(store: Store) -> Store:
 def test_estimates_of_version_3_tell_how_they_were_made(third, caplog):
     assert third.query("SELECT method, estimator, scope, projection, damping FROM probes ORDER BY method") == [
         ("ekfac/blocks/0.1/0123abcd", "ekfac", "blocks", 0, 0.1),
+        ("grad_dot/all/1/0123abcd", "grad_dot", "blocks+head", 0, 1.0),  # what `all` was then
         (r"grad_dot/h/(1|2)\.mlp/2.5e-05/0123abcd", "grad_dot", r"h/(1|2)\.mlp", 0, 2.5e-5),
         ("oracle/89abcdef", "oracle", "all", 0, None),
     ]

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class SubsetBank:
     """M subsets of N documents, trained with S seeds each, and their losses on Q queries.
 
     ``masks`` bool ``[M, N]``; ``losses`` float64 ``[M, S, Q]``, mean nats a token; ``queries``: the keys of the
-    queries' tokens, see :meth:`columns`; ``digest`` of documents, queries, recipe and masks.
+    queries' tokens, see :meth:`columns`; ``digest``: see :func:`bank_digest`, the same however many subsets and seeds.
     """
 
     masks: np.ndarray
@@ -114,13 +115,14 @@ def train_bank(
 
     ``workers`` processes train side by side (1: this one alone); their number changes no bit. ``progress`` is called
     with (trainings done, trainings in all). Raises :class:`UserError` when the folder holds the bank of other
-    documents, queries or another recipe.
+    documents, queries or another recipe, or when more would be trained by another torch than that of the rest: its
+    rounding is another, which would look like noise between seeds.
     """
     plan.validate()
     made = bank_digest(documents, queries, recipe, plan)
-    _claim(folder, made, recipe, plan)
     wanted = [(subset, seed) for seed in plan.seeds for subset in range(plan.subsets)]
     missing = [one for one in wanted if not _part(folder, *one).exists()]
+    _claim(folder, made, recipe, plan, bool(missing))
     masks = np.array([subset_mask(documents, plan, subset) for subset in range(plan.subsets)])
     job = _Job(folder, tuple(documents), tuple(queries), recipe)
     for done, (subset, seed) in enumerate(_trained(job, masks, missing, workers), len(wanted) - len(missing) + 1):
@@ -175,12 +177,25 @@ def _run_job(mask: np.ndarray, subset: int, seed: int) -> tuple[int, int]:
     return _job.run(mask, subset, seed)
 
 
-def _claim(folder: Path, made: str, recipe: Recipe, plan: BankPlan) -> None:
-    facts = {"digest": made, "recipe": asdict(recipe), "alpha": plan.alpha, "seed": plan.seed, "version": VERSION}
+def _claim(folder: Path, made: str, recipe: Recipe, plan: BankPlan, training: bool) -> None:
+    facts = {
+        "digest": made,
+        "recipe": asdict(recipe),
+        "alpha": plan.alpha,
+        "seed": plan.seed,
+        "version": VERSION,
+        "torch": version("torch"),
+    }
     path = folder / FACTS
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")).get("digest") != made:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("digest") != made:
             raise UserError(f"{folder}: holds the bank of other documents or another recipe; give another folder")
+        if training and found.get("torch") != facts["torch"]:
+            raise UserError(
+                f"{folder}: a bank begun with torch {found.get('torch', 'of no record')}, and this is "
+                f"{facts['torch']}; delete the folder, or go on with that torch"
+            )
         return
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")

@@ -90,7 +90,7 @@ def batches(
     summed as a whole, in an order of its own.
     """
     positions = tokens_used(docs, context) - 1
-    bucket_of = np.array([_bucket(count) for count in positions.tolist()], dtype=np.int64)
+    bucket_of = np.array([_bucket(count, context) for count in positions.tolist()], dtype=np.int64)
     for width in np.unique(bucket_of[positions > 0]).tolist():
         members = np.flatnonzero((bucket_of == width) & (positions > 0))
         height = max(1, batch_tokens // width)
@@ -156,12 +156,15 @@ def _batch(docs: Sequence[np.ndarray], rows: np.ndarray, positions: np.ndarray, 
     return Batch(rows, inputs, targets, weights)
 
 
-def _bucket(positions: int) -> int:
-    """Return the smallest of 32, 64, 96, 128, 192, 256, 384, 512, ... that holds so many positions."""
+def _bucket(positions: int, context: int) -> int:
+    """Return the smallest of 32, 64, 96, 128, 192, 256, 384, 512, ... that holds so many positions, or the context.
+
+    Padding must not pass the context: learned positions end there, and dynamic rotary ones change for the whole batch.
+    """
     if positions <= 128:
-        return max(32, -(-positions // 32) * 32)
+        return min(max(32, -(-positions // 32) * 32), context)
     power = 1 << (positions - 1).bit_length()
-    return power * 3 // 4 if positions <= power * 3 // 4 else power
+    return min(power * 3 // 4 if positions <= power * 3 // 4 else power, context)
 
 
 def within_tokens(docs: Sequence[np.ndarray], tokens: int) -> np.ndarray:

@@ -4,6 +4,12 @@
 books and a Llama of four layers and 1.3 million parameters, ``tiny`` docstrings of the standard library and a model of
 seconds. One half of the queries is there to choose an estimator's parameter scope and damping, the other to judge it:
 no query judges what it has tuned (:mod:`winnow.attribution.leaderboard`).
+
+Both halves are measured on the same subset models, so a setting that fits the noise of these models, or the draw of
+these subsets, is judged by the same noise, and the LDS of a tuned estimator may be flattered by it. Judging on other
+subsets than those of the tuning would leave half of them for each. On 36 subsets of ``small``, ``adam_fisher`` tuned
+over scope and damping reached 0.587 judged on the half of the subsets that had tuned it and 0.596 on the other half
+(both ways round): no flattery to be seen, while the standard error grew from 0.037 on all of them to 0.054 on a half.
 """
 
 from __future__ import annotations

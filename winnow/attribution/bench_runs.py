@@ -5,30 +5,44 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.bank import query_key
 from winnow.attribution.oracle import optimizer_state
 from winnow.attribution.retraining import Recipe, retrain
 from winnow.attribution.run import RunCheckpoint
 from winnow.errors import UserError
+from winnow.identity import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+VERSION = "1"
 _PARTS = ("weights", "exp_avg", "exp_avg_sq")
 
 
 def train_run(
     folder: Path, documents: Sequence[np.ndarray], recipe: Recipe, seed: int, checkpoints: int
 ) -> tuple[RunCheckpoint, ...]:
-    """Return the evenly spaced checkpoints of a training on all documents, trained now or read from ``folder``."""
+    """Return the evenly spaced checkpoints of a training on all documents, trained now or read from ``folder``.
+
+    What ``folder`` holds of other documents, another recipe, seed or number of checkpoints is trained anew.
+    """
     index = folder / "run.json"
-    if not index.exists():
+    made = {
+        "version": VERSION,
+        "digest": digest([asdict(recipe), seed, sorted(map(query_key, documents))]),
+        "checkpoints": checkpoints,
+    }
+    facts = _recorded(index, made)
+    if facts is None:
         folder.mkdir(parents=True, exist_ok=True)
+        index.unlink(missing_ok=True)
         facts = []
         for place, stop in enumerate(retrain(recipe, documents, seed, checkpoints)):
             tensors = {f"weights.{name}": value for name, value in stop.model.state_dict().items()}
@@ -37,12 +51,23 @@ def train_run(
             _save(folder / f"checkpoint-{place}.safetensors", tensors)
             facts.append({"steps": stop.steps, "learning_rate": stop.learning_rate, "step": stop.optimizer.step})
         temporary = index.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({**made, "stops": facts}) + "\n", encoding="utf-8")
         temporary.replace(index)
-    facts = json.loads(index.read_text(encoding="utf-8"))
     return tuple(
         _checkpoint(folder / f"checkpoint-{place}.safetensors", recipe, one) for place, one in enumerate(facts)
     )
+
+
+def _recorded(index: Path, made: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the facts of the checkpoints in a folder, None where it holds no such training."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or any(found.get(name) != value for name, value in made.items()):
+        return None
+    stops: list[dict[str, Any]] = found["stops"]
+    return stops
 
 
 def _checkpoint(path: Path, recipe: Recipe, facts: Mapping[str, Any]) -> RunCheckpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from winnow.attribution.capture import frozen
+from winnow.attribution.capture import context_length, frozen
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def require_causal(model: nn.Module) -> None:
     rows = 0 if embedding is None else int(embedding.weight.shape[0])
     if rows < 2:
         raise UserError(f"{name} has no input embedding of tokens, so it is no causal language model; {mend}")
-    inputs = (torch.arange(TOKENS, device=embedding.weight.device) % rows).repeat(2, 1)
+    tokens = min(TOKENS, context_length(model))
+    inputs = (torch.arange(tokens, device=embedding.weight.device) % rows).repeat(2, 1)
     inputs[1, -1] = (inputs[1, -1] + 1) % rows
     try:
         with frozen(model), torch.no_grad():

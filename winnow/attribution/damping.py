@@ -3,7 +3,8 @@
 Damping is a multiple of the mean eigenvalue of a layer's curvature, and worth a sweep over decades: the best value
 depends on the model, the parameters attributed and the estimator. The truth is either a bank of models trained on
 subsets (:func:`against_bank`) or influences measured document by document, such as the one-step oracle's
-(:func:`against_truth`). The queries of the sweep must not be those that judge the estimator afterwards.
+(:func:`against_truth`). The queries of the sweep must not be those that judge the estimator afterwards. The bench tunes
+by it (:mod:`winnow.attribution.leaderboard`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from winnow.errors import UserError
 
 if TYPE_CHECKING:
     from winnow.attribution.bank import SubsetBank
-    from winnow.attribution.estimators import Estimator
+    from winnow.attribution.estimators import Estimator, Fitted
     from winnow.attribution.run import Queries, Settings, TrainingRun
 
 Quality = Callable[[np.ndarray], np.ndarray]
@@ -93,9 +94,13 @@ def damped_scores(
     settings: Settings,
     queries: Queries,
     dampings: Sequence[float] = DAMPINGS,
+    fitted: Fitted | None = None,
 ) -> dict[float, np.ndarray]:
-    """Return the scores ``[Q, N]`` of each damping; what does not depend on it (curvature, norms) is fitted once."""
-    fitted = estimator.fit(run, replace(settings, damping=dampings[0]))
+    """Return the scores ``[Q, N]`` of each damping; what does not depend on it (curvature, norms) is fitted once.
+
+    ``fitted``: the estimator as fitted with ``settings``, where that is at hand.
+    """
+    fitted = fitted or estimator.fit(run, settings)
     return {
         damping: (fitted.damped(damping) or estimator.fit(run, replace(settings, damping=damping))).score(queries)
         for damping in dampings

@@ -23,9 +23,9 @@ from winnow.attribution.capture import Capture, capturing, context_length, vocab
 from winnow.attribution.curvature import Labels, fit_curvature
 from winnow.attribution.estimators import Context, Directional, Fitted
 from winnow.attribution.ghost import SiteGradients
-from winnow.attribution.run import Queries, Settings, TrainingRun
+from winnow.attribution.run import Queries, Settings, TrainingRun, require_queries
 from winnow.attribution.scores import GRADIENT_NOT_FINITE, LOSS_NOT_FINITE, TOO_SHORT, Progress
-from winnow.attribution.second_moments import adam_second_moments
+from winnow.attribution.second_moments import BETA2, adam_second_moments
 from winnow.attribution.sites import Site
 from winnow.errors import UserError
 
@@ -66,8 +66,7 @@ def query_gradients(
     """
     import torch
 
-    if not len(docs):
-        raise UserError("there is no query; give at least one text of two or more tokens")
+    require_queries(docs)
     check_documents(docs, vocabulary_size(model))
     with capturing(model, scope, dtype=dtype) as capture:
         found = {
@@ -139,16 +138,8 @@ def score_along(
 def fit_directional(estimator: Directional, run: TrainingRun, settings: Settings) -> Fitted:
     """Fit what the preconditioner requires at the run's last checkpoint; scoring then streams over its documents.
 
-    Curvature is measured on the run's documents, second moments are the optimiser's. Raises :class:`UserError` where
-    something is missing.
+    Curvature is measured on the run's documents, second moments are the optimiser's.
     """
-    if settings.damping < 0:
-        raise UserError(f"damping {settings.damping}: must not be negative")
-    if not len(run.documents):
-        raise UserError("the run has no documents; give the token arrays that the model was trained on")
-    missing = estimator.missing(run)
-    if missing is not None:
-        raise UserError(f"attribution method '{estimator.name}' needs the run's {missing}, which is not given")
     model = run.final.load()
     check_documents(run.documents, vocabulary_size(model))
     curvature = moments = None
@@ -157,7 +148,8 @@ def fit_directional(estimator: Directional, run: TrainingRun, settings: Settings
             labels: Labels = "text" if settings.options.get("empirical") else "sampled"
             curvature = fit_curvature(capture, run.documents, context_length(model), labels=labels, seed=settings.seed)
         if estimator.requires_second_moments:
-            moments = adam_second_moments(capture.sites, run.final.optimizer)
+            beta2 = settings.options.get("beta2", BETA2)
+            moments = adam_second_moments(capture.sites, run.final.optimizer, beta2, capture.device)
     context = Context(settings.damping, curvature, moments)
     return _FittedDirectional(estimator, run.documents, model, settings.scope, context)
 
@@ -177,7 +169,7 @@ class _FittedDirectional(Fitted):
             influence[part] = score_along(self.model, self.documents, directions, self.scope).influence
         return influence
 
-    def damped(self, damping: float) -> Fitted:
+    def _damped(self, damping: float) -> Fitted:
         return replace(self, context=replace(self.context, damping=damping))
 
     def directions(self, docs: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:

@@ -156,6 +156,7 @@ class GradientStore:
             except OSError as error:
                 raise UserError(f"{temporary}: another process is writing this part; wait for it") from error
             if self._json(number).exists():  # the other process finished between our looking and our locking
+                temporary.unlink(missing_ok=True)
                 return
             os.ftruncate(handle, 0)
             os.ftruncate(handle, count * self._row_bytes)

@@ -24,8 +24,9 @@ from winnow.attribution.capture import Capture, capturing, context_length, vocab
 from winnow.attribution.curvature import Curvature, Labels, fit_curvature
 from winnow.attribution.directional import score_along
 from winnow.attribution.estimators import Context, make_directional
+from winnow.attribution.run import require_damping
 from winnow.attribution.scores import Progress, Scores
-from winnow.attribution.second_moments import adam_second_moments
+from winnow.attribution.second_moments import BETA2, adam_second_moments
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class GradientInfluence:
         damping: float = 0.1,
         labels: Labels = "sampled",
         optimizer_state: Mapping[str, Mapping[str, Any]] | None = None,
-        beta2: float = 0.95,
+        beta2: float = BETA2,
         curvature: Curvature | None = None,
         seed: int = 0,
         device: str | None = None,
@@ -78,8 +79,7 @@ class GradientInfluence:
         vocabulary, a missing requirement, or a reference without any finite loss.
         """
         estimator = make_directional(method)
-        if damping < 0:
-            raise UserError(f"damping {damping}: must not be negative")
+        require_damping(damping)
         if device is not None:
             model.to(device)
         context = context_length(model)
@@ -93,7 +93,7 @@ class GradientInfluence:
             gradients, loss, used = _reference_gradient(capture, reference_docs, context)
             moments = None
             if estimator.requires_second_moments:
-                moments = adam_second_moments(capture.sites, optimizer_state, beta2)
+                moments = adam_second_moments(capture.sites, optimizer_state, beta2, capture.device)
         if curvature is not None and (missing := set(gradients) - set(curvature.layers)):
             raise UserError(f"the curvature has no layer {min(missing)}; fit it with scope '{scope}'")
         directions = estimator.precondition(gradients, Context(damping, curvature, moments))

@@ -77,12 +77,13 @@ class LayerCurvature:
         return self.rotate_back(self.rotate(direction) * weights).double()
 
     def inverse_eigenvalues(self, damping: float, *, kfac: bool = False) -> torch.Tensor:
-        """Return 1 / (Lambda + lambda), float64 ``[O, I]``; zeros for a layer without any curvature."""
+        """Return 1 / (Lambda + lambda), float64 ``[O, I]``; zero where that would divide by zero."""
         import torch
 
+        from winnow.attribution.second_moments import damped_quotient
+
         eigenvalues = self.kfac_eigenvalues() if kfac else self.eigenvalues.double()
-        mean = float(eigenvalues.mean())
-        return 1.0 / (eigenvalues + damping * mean) if mean > 0.0 else torch.zeros_like(eigenvalues)
+        return damped_quotient(torch.ones_like(eigenvalues), eigenvalues, damping)
 
 
 @dataclass(frozen=True)

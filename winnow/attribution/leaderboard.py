@@ -1,6 +1,7 @@
 """The leaderboard of a bench: every estimator tuned on one half of the queries and judged on the other.
 
-An estimator that learns from subset trainings is given one half of them and judged on the other.
+Tuning and judging look at the same subset trainings, see :mod:`winnow.attribution.bench`. An estimator that learns from
+subset trainings is given one half of them and tuned and judged on the other.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import numpy as np
 
 from winnow.attribution.bank import SubsetBank
 from winnow.attribution.bench import Prepared
+from winnow.attribution.damping import against_bank, damped_scores, sweep_damping
 from winnow.attribution.estimators import Estimator, Fitted, estimator_names, make_estimator
-from winnow.attribution.lds import LDS, lds, mean_lds
+from winnow.attribution.lds import LDS, ceiling, lds, mean_lds
 from winnow.attribution.run import Queries, Settings, TrainingRun
 from winnow.errors import UserError
 
@@ -26,7 +28,7 @@ GRID: dict[str, tuple[Any, ...]] = {
     "scope": ("blocks", "head", "embeddings", "embeddings+head", "all"),
     "damping": (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
 }
-"""What is tried on the tuning queries, one setting after the other."""
+"""What is tried on the tuning queries, one setting after the other, of those that an estimator uses."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ class Row:
     """An estimator's line of the leaderboard; what could not be measured has a ``reason`` and no LDS.
 
     ``lds`` on the judging queries over ``subsets`` subsets with its standard error ``se`` over subsets and queries
-    (``subsets_se``, ``queries_se``: over one alone), ``tuning_lds`` on the others; ``share`` = lds / ceiling. ``scope``
-    and ``damping`` are None where the estimator was seen to use none; ``tuned``: they were chosen among others on the
-    tuning queries; ``runs`` and ``checkpoints`` of each: what scores were averaged over; ``seconds``
-    to fit and to score the judging queries.
+    (``subsets_se``, ``queries_se``: over one alone), ``tuning_lds`` on the others; ``seeds``: models trained on each
+    subset; ``ceiling`` of these subsets and the judging queries; ``share`` = lds / ceiling. ``scope`` and ``damping``
+    are None, and ``projection`` 0, where the estimator uses none; ``tuned``: scope or damping was chosen among others
+    on the tuning queries; ``runs`` and ``checkpoints`` of each: what scores were averaged over; ``seconds`` to fit and
+    to score the judging queries.
     """
 
     bench: str
@@ -50,6 +53,7 @@ class Row:
     runs: int
     checkpoints: int
     subsets: int
+    seeds: int
     lds: float | None = None
     se: float | None = None
     subsets_se: float | None = None
@@ -75,7 +79,7 @@ def leaderboard(
     average: bool = False,
     progress: Callable[[Row], None] | None = None,
 ) -> list[Row]:
-    """Return a row for each estimator (None: every registered one), best first, those without a score last.
+    """Return a row for each estimator (none named: every registered one), best first, those without a score last.
 
     ``average``: over every checkpoint of the runs, as if each were the last.
     """
@@ -99,18 +103,19 @@ def measure(prepared: Prepared, name: str, settings: Settings, *, tune: bool = T
         fitting, bank = bank.take(np.arange(len(bank.masks)) % 2 == 0), bank.take(np.arange(len(bank.masks)) % 2 == 1)
     runs = [replace(run, bank=fitting) for run in prepared.runs]
     members = _every_checkpoint(runs) if average and "checkpoints" not in estimator.needs else runs
-    limit = prepared.ceiling
+    limit = ceiling(bank.losses[:, :, bank.columns(prepared.judging.tokens)])
     row = Row(
         prepared.bench.name,
-        prepared.bank.digest,
+        bank.digest,
         name,
-        settings.scope,
-        settings.damping,
-        settings.projection,
+        settings.scope if "scope" in estimator.uses else None,
+        settings.damping if "damping" in estimator.uses else None,
+        settings.projection if estimator.projects else 0,
         settings.seed,
         len(runs),
         len(members) // len(runs),
         len(bank.masks),
+        bank.losses.shape[1],
         ceiling=limit if np.isfinite(limit) else None,
     )
     if missing := estimator.missing(runs[0]):
@@ -125,8 +130,8 @@ def measure(prepared: Prepared, name: str, settings: Settings, *, tune: bool = T
     judged = _judge(scores, bank, prepared.judging)
     return replace(
         row,
-        scope=found.settings.scope if "scope" in found.uses else None,
-        damping=found.settings.damping if "damping" in found.uses else None,
+        scope=found.settings.scope if "scope" in estimator.uses else None,
+        damping=found.settings.damping if "damping" in estimator.uses else None,
         lds=judged.mean,
         se=judged.se,
         subsets_se=judged.subsets_se,
@@ -149,36 +154,34 @@ class _Tuned:
     settings: Settings
     lds: float
     tried: int
-    uses: frozenset[str]
 
 
 def _tuned(
     estimator: Estimator, run: TrainingRun, queries: Queries, bank: SubsetBank, settings: Settings, tune: bool
 ) -> _Tuned:
-    """Choose the scope, then the damping, by the LDS on the tuning queries.
-
-    A setting that another value of changes no score is not tried further: the estimator does not use it.
-    """
-    first = estimator.fit(run, settings).score(queries)
-    best = _Tuned(settings, _mean(first, bank, queries), 1, frozenset(GRID))
-    for field, values in GRID.items() if tune else ():
-        base, start = first, best.settings
-        for value in values:
-            if value == getattr(start, field):
-                continue
-            tried = replace(start, **{field: value})
-            try:
-                scores = estimator.fit(run, tried).score(queries)
-            except UserError as error:
-                # A scope that the estimator cannot take is no reason to leave out the others.
-                log.info("%s, %s %s: %s", estimator.name, field, value, error)
-                continue
-            if np.array_equal(scores, base, equal_nan=True):
-                best = replace(best, uses=best.uses - {field})
-                break
-            best = replace(best, tried=best.tried + 1)
-            if (reached := _mean(scores, bank, queries)) > best.lds:
-                best, first = replace(best, settings=tried, lds=reached), scores
+    """Choose the scope, then the damping, by the LDS on the tuning queries, of those that the estimator uses."""
+    fitted = estimator.fit(run, settings)
+    best = _Tuned(settings, _mean(fitted.score(queries), bank, queries), 1)
+    for scope in GRID["scope"] if tune and "scope" in estimator.uses else ():
+        if scope == settings.scope:
+            continue
+        tried = replace(settings, scope=scope)
+        try:
+            other = estimator.fit(run, tried)
+            reached = _mean(other.score(queries), bank, queries)
+        except UserError as error:
+            # A scope that the estimator cannot take is no reason to leave out the others.
+            log.info("%s, scope %s: %s", estimator.name, scope, error)
+            continue
+        best = replace(best, tried=best.tried + 1)
+        if reached > best.lds:
+            best, fitted = replace(best, settings=tried, lds=reached), other
+    if tune and "damping" in estimator.uses:
+        dampings = sorted({best.settings.damping, *GRID["damping"]})
+        scores = damped_scores(estimator, run, best.settings, queries, dampings, fitted)
+        sweep = sweep_damping(scores, against_bank(bank, queries))
+        chosen = replace(best.settings, damping=sweep.best)
+        best = _Tuned(chosen, float(sweep.means.max()), best.tried + len(dampings) - 1)
     return best
 
 

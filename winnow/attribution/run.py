@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.errors import UserError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -20,14 +22,26 @@ class RunCheckpoint:
 
     ``load`` gives the model, a fresh one each time; ``learning_rate`` is that of the step at the checkpoint and
     ``steps`` how many optimiser steps its segment (since the checkpoint before) took; ``optimizer`` maps a parameter's
-    name to AdamW's exp_avg, exp_avg_sq and step, or is None where it was not kept.
+    name to AdamW's exp_avg, exp_avg_sq and step; either is None where it was not kept.
     """
 
     name: str
     load: Callable[[], nn.Module]
-    learning_rate: float = 1.0
+    learning_rate: float | None = None
     steps: int = 1
     optimizer: Mapping[str, Mapping[str, Any]] | None = None
+
+    @property
+    def known_rate(self) -> float:
+        """The learning rate. Raises :class:`UserError` where it was not kept."""
+        if self.learning_rate is None:
+            raise UserError(f"checkpoint '{self.name}' has no learning rate; give that of the step at the checkpoint")
+        return self.learning_rate
+
+    @property
+    def travelled(self) -> float:
+        """Learning rate times steps: how much of the path of training the checkpoint stands for."""
+        return self.known_rate * self.steps
 
 
 @dataclass(frozen=True)
@@ -52,10 +66,13 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Queries:
-    """What is explained: the losses of Q token arrays at the run's last checkpoint; ``texts`` where they are known."""
+    """What is explained: the losses of Q >= 1 token arrays at the run's last checkpoint; ``texts`` where known."""
 
     tokens: Sequence[np.ndarray]
     texts: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        require_queries(self.tokens)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -75,3 +92,18 @@ class Settings:
     projection: int = 0
     seed: int = 0
     options: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_damping(self.damping)
+
+
+def require_queries(tokens: Sequence[np.ndarray]) -> None:
+    """Raise :class:`UserError` where there is nothing to explain."""
+    if not len(tokens):
+        raise UserError("there is no query; give at least one text of two or more tokens")
+
+
+def require_damping(damping: float) -> None:
+    """Raise :class:`UserError` for a damping below zero, or none at all (NaN)."""
+    if not damping >= 0.0:
+        raise UserError(f"damping {damping}: must not be negative")

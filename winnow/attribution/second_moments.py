@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     import torch
 
 State = Mapping[str, Mapping[str, Any]]
+BETA2 = 0.95
+"""Of a state that does not say; MATES's."""
 
 
-def adam_second_moments(sites: Mapping[str, Site], state: State | None, beta2: float = 0.95) -> dict[str, torch.Tensor]:
+def adam_second_moments(
+    sites: Mapping[str, Site], state: State | None, beta2: float = BETA2, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
     """Return the bias-corrected V of every site, float64 ``[O, I]``, from an optimiser's state by parameter name.
 
     An Adafactor state (``row_var`` and ``col_var``, or ``exp_avg_sq_row`` and ``exp_avg_sq_col``) gives its product of
     rank one; it corrects its bias by itself. Raises :class:`UserError` where a parameter has neither.
     """
     return {
-        name: site.matrix({one: _moment(one, (state or {}).get(one), beta2) for one in site.parameters}).double()
+        name: site.matrix(
+            {one: _moment(one, (state or {}).get(one), beta2).to(device) for one in site.parameters}
+        ).double()
         for name, site in sites.items()
     }
 
@@ -74,6 +80,21 @@ def rank_one(moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = moment.mean(dim=1), moment.mean(dim=0)
     mean = float(rows.mean())
     return (rows / mean, columns) if mean > 0.0 else (torch.zeros_like(rows), torch.zeros_like(columns))
+
+
+def damped_quotient(gradient: torch.Tensor, denominator: torch.Tensor, damping: float) -> torch.Tensor:
+    """Return gradient / (d + damping * mean(d)), float64 ``[..., O, I]``, for d = ``denominator`` ``[O, I]`` >= 0.
+
+    Where the divisor is zero, or zero beside the largest, so is the quotient (the pseudo-inverse): no document moves
+    such a weight. What is not finite in the gradient stays so.
+    """
+    import torch
+
+    denominator = denominator.double()
+    divisor = denominator + damping * denominator.mean()
+    # Curvature is a square of what float32 resolves.
+    least = divisor.max() * torch.finfo(torch.float32).eps ** 2
+    return gradient.double() / divisor.masked_fill(divisor <= least, torch.inf)
 
 
 def _moment(name: str, entry: Mapping[str, Any] | None, beta2: float) -> torch.Tensor:

@@ -78,8 +78,8 @@ def find_sites(model: nn.Module, scope: str = "blocks", bias: bool | None = None
     (that half of the blocks), ``head``, ``embeddings`` (tokens and learned positions), ``norms``, several of them
     joined by ``+`` (``embeddings+head``; ``blocks+bias`` counts biases too), ``all`` (every parameter, biases
     included), or else a regular expression searched in the names of the layers. A tied weight is one site, in the scope
-    of either use. ``bias`` overrules the scope. Raises :class:`UserError` when nothing matches, or when ``all`` holds a
-    parameter of a kind that is not known here.
+    of either use. ``bias`` overrules the scope. Raises :class:`UserError` when nothing matches, when ``all`` holds a
+    parameter of a kind that is not known here, or when a parameter has a use besides those that its site captures.
     """
     parts = scope.split("+")
     named = all(part in (*SCOPES, "bias") for part in parts)
@@ -99,6 +99,7 @@ def find_sites(model: nn.Module, scope: str = "blocks", bias: bool | None = None
         )
     if named and "all" in parts and biased:
         _require_every_parameter(model, sites)
+    _require_every_use(model, sites)
     return sites
 
 
@@ -178,6 +179,22 @@ def _require_every_parameter(model: nn.Module, sites: Mapping[str, Site]) -> Non
             f"scope 'all': parameter {left[0]} of {type(model).__name__} belongs to no layer that is known here; "
             "use a scope of known layers, such as blocks or blocks+embeddings+head"
         )
+
+
+def _require_every_use(model: nn.Module, sites: Mapping[str, Site]) -> None:
+    users: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for _, parameter in module.named_parameters(recurse=False):
+            users.setdefault(id(parameter), []).append(name)
+    own = dict(model.named_parameters())
+    for site in sites.values():
+        for place, name in enumerate(site.parameters):
+            using = users[id(own[name])]
+            if len(using) > (2 if site.kind == "tied" and place == 0 else 1):
+                raise UserError(
+                    f"parameter {name} of {type(model).__name__} is shared by {' and '.join(using)}, and the gradient "
+                    "of one use is not its own; use a scope without it"
+                )
 
 
 def _call(model: nn.Module, method: str) -> nn.Module | None:

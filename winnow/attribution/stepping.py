@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from winnow.attribution.run import Settings, TrainingRun
 
+ADAMW_OPTIONS = frozenset({"learning_rate", "beta1", "beta2", "weight_decay", "clip"})
+"""Those of an estimator's options that :func:`run_optimizer` reads."""
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -59,8 +62,10 @@ def run_optimizer(run: TrainingRun, settings: Settings) -> AdamW:
     Taken from ``settings.options`` where there: ``learning_rate`` (else that of the checkpoint's step), ``beta1``,
     ``beta2``, ``weight_decay``, ``clip``. Raises :class:`UserError` on a rate that moves nothing.
     """
-    given, usual = settings.options, AdamW(run.final.learning_rate)
-    rate = given.get("learning_rate", usual.learning_rate)
+    given = settings.options
+    rate = given.get("learning_rate")
+    rate = run.final.known_rate if rate is None else rate
+    usual = AdamW(rate)
     if not rate > 0.0:
         raise UserError(f"learning rate {rate} of {run.final.name} takes no step; set the option learning_rate")
     betas = (given.get("beta1", usual.betas[0]), given.get("beta2", usual.betas[1]))
@@ -78,9 +83,9 @@ def optimizer_state(
 class Steps:
     """A model whose optimiser steps can be taken back.
 
-    ``state`` maps a parameter name to its exp_avg, exp_avg_sq and step; absent entries are zeros, as at the start of
-    training. A parameter that no loss depends on is never moved, as in training. Memory: five floats a parameter beside
-    the model's own, one more than its training takes.
+    ``state`` maps a parameter name to its exp_avg, exp_avg_sq and step; a parameter without an entry has zeros, as at
+    the start of training, and an entry without exp_avg has no momentum. A parameter that no loss depends on is never
+    moved, as in training. Memory: five floats a parameter beside the model's own, one more than its training takes.
     """
 
     def __init__(
@@ -293,6 +298,8 @@ def _trained(model: nn.Module) -> set[str]:
 
 
 def _entry(name: str, parameter: torch.Tensor, entry: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, float]:
+    if entry and "exp_avg_sq" not in entry:
+        raise UserError(f"optimiser state of {name} has no exp_avg_sq; steps are AdamW's, give the state of one")
     zeros = parameter.detach().new_zeros(parameter.shape)
     first, second = entry.get("exp_avg", zeros), entry.get("exp_avg_sq", zeros)
     if first.shape != zeros.shape or second.shape != zeros.shape:

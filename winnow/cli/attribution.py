@@ -27,7 +27,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the command to the command line."""
     top = commands.add_parser("attribution", help="how far estimators of influence can be trusted")
     actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
-    bench = actions.add_parser("bench", help="score estimators against models trained on subsets of the documents")
+    bench = actions.add_parser(
+        "bench",
+        help="score estimators against models trained on subsets of the documents",
+        description="Score estimators of influence against models trained on subsets of the documents. The documents "
+        "of `tiny` come with Python. `small` reads wiki_en/docs.jsonl.zst in the folder that WINNOW_TEST_DATA names, "
+        "`mixed` code/docs.jsonl.zst and books/docs.jsonl.zst too: a JSON object a line, with a `text`.",
+    )
     bench.add_argument(
         "--bench",
         default="tiny",
@@ -35,21 +41,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="tiny (seconds), small (minutes) or mixed (half an hour); the bank is trained once (default: tiny)",
     )
     bench.add_argument("--estimators", metavar="NAMES", help="some of them, comma-separated (default: all)")
-    bench.add_argument(
-        "--runs", type=_count, default=1, metavar="N", help="average scores over N trainings (default: 1)"
-    )
+    bench.add_argument("--runs", type=int, default=1, metavar="N", help="average scores over N trainings (default: 1)")
     bench.add_argument("--average", action="store_true", help="average scores over every checkpoint of a training")
     bench.add_argument("--projection", type=int, default=0, metavar="P", help="project gradients to P x P (0: not)")
     bench.add_argument("--seed", type=int, default=0, help="of projections and sampled labels")
     bench.add_argument("--no-tune", action="store_true", help="default scope and damping instead of the best ones")
     bench.add_argument("--format", choices=("table", "csv", "json"), default="table")
     add_validate(actions)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no count; give a whole number of at least 1")
-    return int(text)
 
 
 def attribution(options: argparse.Namespace) -> int:
@@ -59,35 +57,32 @@ def attribution(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     """Print the leaderboard of a bench."""
-    from winnow.attribution.estimators import make_estimator
     from winnow.attribution.leaderboard import leaderboard
     from winnow.attribution.run import Settings
     from winnow.cli.show import show_records
     from winnow.config import load_config
     from winnow.home import Home
-    from winnow.stages.attribution_bench import open_bench
+    from winnow.stages.attribution_bench import Request, open_bench
 
     home = Home.from_environment(options.home)
-    names = [name.strip() for name in options.estimators.split(",")] if options.estimators else None
-    for name in names or ():
-        make_estimator(name)  # a misspelt name is found before hours of training
+    names = tuple(options.estimators.split(",")) if options.estimators else ()
+    settings = Settings(projection=options.projection, seed=options.seed)
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    prepared = open_bench(
+    request, prepared = open_bench(
         home,
-        options.bench,
+        Request(options.bench, names, options.runs, options.average, settings),
         load_config(home.config).encoder,
-        options.runs,
         lambda done, total: tell(f"{done} of {total} subset models trained"),
     )
     rows = leaderboard(
         prepared,
-        names,
-        Settings(projection=options.projection, seed=options.seed),
+        request.estimators,
+        request.settings,
         tune=not options.no_tune,
-        average=options.average,
+        average=request.average,
         progress=lambda row: tell(f"{row.estimator}: {row.reason or f'LDS {row.lds:.3f}'}"),
     )
     records = [row.record() for row in rows]

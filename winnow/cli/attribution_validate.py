@@ -35,7 +35,6 @@ def _documents(text: str) -> int:
 
 def validate(options: argparse.Namespace) -> int:
     """Print the leaderboard of the checks that ran, and why the others did not."""
-    from winnow.attribution.validation.rows import leaderboard
     from winnow.cli.show import show_records
     from winnow.config import load_config
     from winnow.home import Home
@@ -50,7 +49,7 @@ def validate(options: argparse.Namespace) -> int:
             connection, home, config, checkpoint=options.checkpoint, checks=options.only,
             documents=options.documents, facts=facts, say=_say,
         )  # fmt: skip
-    rows = [{**one, "checkpoint": found.checkpoint} for one in leaderboard(found.results).to_pylist()]
+    rows = found.records()
     if options.format == "table":
         rows = [{key: _rounded(value) for key, value in one.items()} for one in rows]
     if rows or options.format != "table":

@@ -29,7 +29,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     asked.add_argument("--query", metavar="TEXT", help="the text itself")
     asked.add_argument("file", metavar="FILE", nargs="?", help="a UTF-8 file that holds it, or - for standard input")
     influences.add_argument("--top", type=count, metavar="N", default=20, help="documents to name (default: 20)")
-    influences.add_argument("--lowest", action="store_true", help="those that raise the loss most, the worst first")
+    influences.add_argument(
+        "--lowest",
+        action="store_true",
+        help="those that raise the loss most, the worst first; of many documents a BM25 shortlist holds only "
+        "those that are lexically near to the text, so ask with --by-gradients",
+    )
     influences.add_argument(
         "--estimator",
         metavar="NAME",
@@ -99,10 +104,12 @@ def _text(options: argparse.Namespace, most_bytes: int) -> str:
 
 def _print(found: Influences, lowest: bool, form: str) -> None:
     from winnow.cli.show import plain, show_records
-    from winnow.stages.influences import records
+    from winnow.stages.influences import answer
 
     if form == "json":
-        print(json.dumps([plain(row) for row in records(found)], indent=2, ensure_ascii=False))
+        told = answer(found)
+        told["documents"] = [plain(row) for row in told["documents"]]
+        print(json.dumps(told, indent=2, ensure_ascii=False))
         return
     if found.documents:
         show_records([_row(rank, one) for rank, one in enumerate(found.documents, 1)], "table")

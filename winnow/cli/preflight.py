@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from winnow.attribution.estimators import make_estimator
+from winnow.attribution.estimators import make_directional
+from winnow.attribution.sites import SCOPES
 from winnow.attribution.surrogates import make_surrogate
 from winnow.config import Config
 from winnow.contamination.sets import place_of, read_evaluation_set, read_reference
@@ -34,7 +36,8 @@ def check_before_run(home: Home, config: Config, until: str | None, checkpoint: 
         places = ", ".join(str(resolve_root(location.root, home.root)) for location in config.corpus.locations)
         raise UserError(f"no corpus: {places} holds no corpus file ({suffixes()}); give --corpus GLOB")
     thresholds(config.quality)
-    make_estimator(config.influence.estimator)
+    make_directional(config.influence.estimator)
+    _check_scope(config.influence.scope)
     make_surrogate(config.influence.surrogate, config.influence.surrogate_loss)
     policy_class(config.selection.policy)
     if config.mixture.method != "selected":
@@ -53,6 +56,17 @@ def check_before_run(home: Home, config: Config, until: str | None, checkpoint: 
     if checkpoint:
         _check_checkpoint(home, config, checkpoint)
     _check_budget(config, files)
+
+
+def _check_scope(scope: str) -> None:
+    """Refuse what cannot be a scope of any model; whether its layers are there only the model knows."""
+    try:
+        re.compile(scope)
+    except re.error as error:
+        raise UserError(
+            f"influence.scope '{scope}': not a regular expression ({error}); use {', '.join(SCOPES)}, several joined "
+            "by '+', or a regular expression over names of layers"
+        ) from error
 
 
 def _check_encoder(home: Home, config: Config) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from winnow.attribution.capture import vocabulary_size
+from winnow.attribution.estimators import estimator_names
 from winnow.attribution.run import Queries
 from winnow.attribution.self_influence import self_influence
 from winnow.attribution.stepping import run_optimizer
@@ -24,7 +26,7 @@ from winnow.attribution.validation.corruption import corruption, plant
 from winnow.attribution.validation.fact_tracing import Fact, fact_tracing, states_fact
 from winnow.attribution.validation.memorisation import memorisation
 from winnow.attribution.validation.one_step import one_step
-from winnow.attribution.validation.rows import Result
+from winnow.attribution.validation.rows import Result, leaderboard
 from winnow.attribution.validation.stability import stability
 from winnow.attribution.validation.tail_patch import patching, tail_patch
 from winnow.attribution.validation.trained import removal_losses, small_recipe
@@ -33,8 +35,11 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import ids_as_keys, ids_to_numpy
 from winnow.stages.checkpoints import checkpoint_named, current_checkpoint, lineage
+from winnow.stages.pool import VERDICTS
+from winnow.stages.probes import gradient_method, oracle_method
+from winnow.stages.semantic import is_filtering
 from winnow.stages.trained_on import trained_on
-from winnow.stages.validation_ground import Ground
+from winnow.stages.validation_ground import Ground, projection_of
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
@@ -52,33 +57,55 @@ REMOVED_SHARE = 0.05
 SEEDS = (0, 1, 2)
 
 PROBES = """
-SELECT g.method, g.reference, g.doc_id, g.influence, o.influence AS truth
+SELECT doc_id, g.influence, o.influence AS truth
 FROM probes g JOIN probes o USING (doc_id, checkpoint, reference)
-WHERE checkpoint = $checkpoint AND g.estimator <> 'oracle' AND o.estimator = 'oracle'
-  AND g.influence IS NOT NULL AND o.influence IS NOT NULL
-ORDER BY g.method, g.reference, g.doc_id
+WHERE checkpoint = $checkpoint AND list_contains($references, reference)
+  AND g.method = $gradient AND o.method = $oracle AND g.influence IS NOT NULL AND o.influence IS NOT NULL
+ORDER BY ALL
 """
+"""Documents that the store has by the configured estimator and by the configured oracle, each measured in one way."""
 
-READ = """
-WITH kept AS (SELECT doc_id, coalesce(keeper_id, doc_id) AS keeper FROM documents
+READ = f"""
+{VERDICTS}, kept AS (SELECT doc_id, coalesce(keeper_id, doc_id) AS keeper FROM documents
               LEFT JOIN (SELECT doc_id, keeper_id FROM duplicates WHERE kind = 'near') USING (doc_id)),
      read AS (SELECT keeper, sum(repeats)::BIGINT AS times FROM manifest_rows JOIN kept USING (doc_id)
               WHERE list_contains($manifests, version) GROUP BY keeper)
 SELECT doc_id, coalesce(times, 0)::BIGINT AS times FROM kept LEFT JOIN read USING (keeper)
-WHERE times IS NULL OR doc_id IN (SELECT doc_id FROM manifest_rows WHERE list_contains($manifests, version))
+WHERE doc_id IN (SELECT doc_id FROM manifest_rows WHERE list_contains($manifests, version))
+   OR times IS NULL AND doc_id IN (SELECT doc_id FROM verdicts WHERE stage IS NULL)
 ORDER BY doc_id
-"""
+"""  # noqa: S608
 """How often each document was read, with its near copies (exact ones are the document); an unread copy of a read
-document is left out, for it is neither seen nor unseen."""
+document is left out, for it is neither seen nor unseen. Unread are documents of the pool alone: what another stage
+objects to is unlike what training reads, and its loss would tell that difference."""
 
 
 @dataclass(frozen=True)
 class Validated:
-    """The results of the checks that ran, and why each of the others did not, by name."""
+    """The results of the checks that ran, and why each of the others did not, by name.
 
-    checkpoint: str
+    ``measured``: checkpoint, digest of the reference, scope, damping and seed of all of them.
+    """
+
+    measured: dict[str, Any]
     results: tuple[Result, ...]
     skipped: dict[str, str]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows of the leaderboard, each with how it was measured.
+
+        ``estimator`` and ``projection`` are null where the method is a loss and no estimator.
+        """
+        return [
+            {**one, **_estimator_of(one["method"]), **self.measured} for one in leaderboard(self.results).to_pylist()
+        ]
+
+
+def _estimator_of(method: str) -> dict[str, Any]:
+    """Return the estimator whose name a method's begins with, and what it projects to."""
+    found = re.match(r"\w+", method)
+    name = found[0] if found and found[0] in {*estimator_names(), "oracle"} else None
+    return {"estimator": name, "projection": None if name is None else projection_of(name)}
 
 
 def validate_attribution(
@@ -92,8 +119,9 @@ def validate_attribution(
     facts: Sequence[Fact] = (),
     say: Callable[[str], None] = log.info,
 ) -> Validated:
-    """Run ``checks`` (names of :data:`CHECKS`; none: all that train nothing) at a checkpoint, by default the current.
+    """Run ``checks`` (names of :data:`CHECKS`) at a checkpoint, by default the current one.
 
+    Where none is named these are all that train nothing, fact tracing only where there are ``facts``.
     ``connection`` sees the published tables. Raises :class:`UserError` for an unknown check, or a checkpoint that is
     not registered.
     """
@@ -103,32 +131,39 @@ def validate_attribution(
     ground = Ground(connection, home, config, stored, documents, tuple(facts))
     results: list[Result] = []
     skipped: dict[str, str] = {}
-    for name in checks or [one for one in CHECKS if one not in RETRAINING]:
+    usual = [one for one in CHECKS if one not in RETRAINING and (facts or one != "fact_tracing")]
+    for name in checks or usual:
         say(f"{name} at {stored.name}")
         try:
             results += list(CHECKS[name](ground))
         except UserError as error:
             skipped[name] = str(error)
-    return Validated(stored.name, tuple(results), skipped)
+    return Validated(ground.measured, tuple(results), skipped)
 
 
 # -- the checks -------------------------------------------------------------------------------------------------------
 
 
 def _one_step(ground: Ground) -> Iterator[Result]:
-    """Probes that the store holds by an estimator and by the oracle at this checkpoint; else some are made here."""
-    found = ground.connection.execute(PROBES, {"checkpoint": ground.stored.name}).to_arrow_table()
-    groups = sorted(set(zip(found["method"].to_pylist(), found["reference"].to_pylist(), strict=True)))
-    if not groups:
+    """Probes that the store holds by estimator and oracle as they are configured; else some are made here."""
+    method = gradient_method(ground.config, ground.stored)
+    found = ground.connection.execute(
+        PROBES,
+        {
+            "checkpoint": ground.stored.name,
+            "references": list(ground.references),
+            "gradient": method,
+            "oracle": oracle_method(ground.config, ground.stored),
+        },
+    ).to_arrow_table()
+    if not len(found):
         run = ground.run
         few = replace(run, documents=run.documents[:PROBED], texts=(run.texts or [])[:PROBED])
         truth = ground.score("oracle", few, ground.queries)
         for name, scores in ground.scores.items():
             yield one_step(name, scores[:, :PROBED], truth)
-    for method, reference in groups:
-        rows = [one for one in found.to_pylist() if (one["method"], one["reference"]) == (method, reference)]
-        scores, truth = (np.array([[one[column] for one in rows]]) for column in ("influence", "truth"))
-        yield one_step(method, scores, truth)
+        return
+    yield one_step(method, found["influence"].to_numpy()[None], found["truth"].to_numpy()[None])
 
 
 def _stability(ground: Ground) -> Iterator[Result]:
@@ -148,7 +183,8 @@ def _memorisation(ground: Ground) -> Iterator[Result]:
     manifests = [one.manifest for one in line if one.manifest]
     if not manifests:
         raise UserError("it is not recorded what this checkpoint was trained on")
-    rows = ground.connection.execute(READ, {"manifests": manifests}).to_arrow_table()
+    asked = {"manifests": manifests, "filter": ground.config.quality.filter, "semantic": is_filtering(ground.config)}
+    rows = ground.connection.execute(READ, asked).to_arrow_table()
     ids, times = ids_to_numpy(rows["doc_id"]), rows["times"].to_numpy()
     chosen = np.concatenate(
         [ground.drawn(ids[part], ground.count) for part in ((times > 0), (times == 0)) if part.any()]

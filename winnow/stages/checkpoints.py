@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.identity import digest
+from winnow.identity import digest, digest_file
 from winnow.store.store import Store
 
 if TYPE_CHECKING:
@@ -131,3 +132,19 @@ def require_unchanged(checkpoint: StoredCheckpoint) -> None:
             f"checkpoint '{checkpoint.name}': the tokenizer in {checkpoint.path} is not the one that it was registered "
             "with and that the documents' tokens were counted with; put it back, or save both under another name"
         )
+
+
+def optimizer_digest(checkpoint: StoredCheckpoint) -> str | None:
+    """Return the digest of a checkpoint's optimizer state, None where it has none."""
+    path = checkpoint.path / "optimizer.safetensors"
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _digest_at(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _digest_at(path: Path, *state: int) -> str:
+    """Return the digest of a file in a state of size, time and inode: it is asked for often, and large."""
+    return digest_file(path)

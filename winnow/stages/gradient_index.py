@@ -1,7 +1,8 @@
 """Stored projected gradients of what a checkpoint was trained on: a shortlist for any text that needs no shared word.
 
 The store of gradients is made once for a checkpoint, a scope and a set of documents, part by part, so that a killed
-run goes on where it stood; it lies in ``store/gradients`` of the home and may be deleted at any time.
+run goes on where it stood; it lies in ``store/gradients`` of the home and may be deleted at any time. A takedown
+deletes all of them (:func:`winnow.store.leftovers.remove_gradients`), ``winnow gc`` the old ones.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ VERSION = "1"
 def index_folder(home: Home, checkpoint: StoredCheckpoint, scope: str, seed: int, ids: np.ndarray) -> Path:
     """Return where the gradients of these documents (uint8 ``[N, 16]``) at a checkpoint lie."""
     made_of = [VERSION, checkpoint.weights_digest, checkpoint.tokenizer, scope, PROJECTION, seed, digest_ids(ids)]
-    return home.store / "gradients" / digest(made_of)[:16]
+    return home.gradients / digest(made_of)[:16]
 
 
 def indexed_scores(

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SIGNALS = tuple(COLUMNS)
 OPENING_VERSION = "1"
-MODEL_VERSION = "2"
+MODEL_VERSION = "3"
 OPENING_SHARE = 0.6
 
 
@@ -49,7 +49,7 @@ def opening_key(loop: Loop) -> str:
         "probes",
         OPENING_VERSION,
         **loop.inputs,
-        methods=[gradient_method(loop.config), oracle_method(loop.config)],
+        methods=[gradient_method(loop.config, loop.checkpoint), oracle_method(loop.config, loop.checkpoint)],
         probes=[influence.probes_per_cluster, influence.oracle_probes, selection.max_probes],
         seeds=[influence.seed, selection.seed],
     )

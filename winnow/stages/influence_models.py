@@ -15,7 +15,7 @@ from winnow.errors import UserError
 from winnow.identity import digest_file, ids_to_numpy
 from winnow.stages.influence import SIGNALS, features, floats, model_path, opening_round, texts_in_order
 from winnow.stages.loop import Loop
-from winnow.stages.probes import gradient_estimate, gradient_method, oracle_method
+from winnow.stages.probes import gradient_estimate, gradient_measure, gradient_method, oracle_method
 from winnow.store.store import Store, insert_row
 
 if TYPE_CHECKING:
@@ -56,11 +56,14 @@ class FittedModel:
 
     @property
     def stale(self) -> bool | None:
-        """Whether the former model ranks this checkpoint's probes too badly; None where there is none to compare."""
+        """Whether the former model ranks this checkpoint's probes too badly beside its own, both on the same documents.
+
+        None where there is none to compare, or the own model is itself of no use.
+        """
         former = self.model.former
-        if former is None or self.model.reason:
+        if former is None or not self.used:
             return None
-        return former.spearman < self.loop.config.influence.stale_below * self.model.spearman
+        return former.spearman < self.loop.config.influence.stale_below * former.own
 
     @property
     def summary(self) -> str:
@@ -83,7 +86,7 @@ class FittedModel:
             model=self.name,
             checkpoint=self.loop.checkpoint.name,
             reference=self.loop.reference.digest,
-            method=gradient_method(self.loop.config),
+            method=gradient_method(self.loop.config, self.loop.checkpoint),
             **asdict(gradient_estimate(self.loop.config)),
             surrogate=self.model.surrogate,
             loss=self.model.loss,
@@ -98,6 +101,7 @@ class FittedModel:
             former_spearman=former.spearman if former else None,
             former_low=former.low if former else None,
             former_high=former.high if former else None,
+            former_own=former.own if former else None,
             stale=self.stale,
             oracle_probes=self.oracle_probes,
             oracle_spearman=self.oracle_spearman,
@@ -116,8 +120,8 @@ def fit_model(store: Store, loop: Loop, encoder: str = "") -> FittedModel:
     from winnow.attribution.surrogates.files import load_model, save_model
     from winnow.attribution.surrogates.model import fit_influence_model
 
-    measured = opening_round(store, loop, gradient_method(loop.config))
-    oracle = opening_round(store, loop, oracle_method(loop.config))
+    measured = opening_round(store, loop, gradient_method(loop.config, loop.checkpoint))
+    oracle = opening_round(store, loop, oracle_method(loop.config, loop.checkpoint))
     embeddings, signals = features(store, loop, measured)
     surrogate, former = surrogate_of(loop.config, encoder), former_model(store, loop)
     previous = None
@@ -171,7 +175,7 @@ def surrogate_of(config: Config, encoder: str) -> Surrogate:
 FORMER = """
 SELECT m.checkpoint, m.model
 FROM influence_models m LEFT JOIN stage_keys k ON k.stage = 'influence_models' AND k.output = m.model
-WHERE m.reference = $reference AND m.method = $method
+WHERE m.reference = $reference AND (m.method = $measure OR starts_with(m.method, $measure || '/'))
 ORDER BY coalesce(m.surrogate = $surrogate, false), k.finished_at NULLS FIRST, m.model
 """
 """Of the models of a checkpoint, the last one is the best to start from."""
@@ -189,7 +193,7 @@ def former_model(store: Store, loop: Loop) -> str | None:
             FORMER,
             {
                 "reference": loop.reference.digest,
-                "method": gradient_method(loop.config),
+                "measure": gradient_measure(loop.config),
                 "surrogate": loop.config.influence.surrogate,
             },
         )
@@ -228,7 +232,7 @@ class Freshness:
 
 
 FRESHNESS = """
-SELECT model, former, former_spearman, former_low, former_high, spearman, stale
+SELECT model, former, former_spearman, former_low, former_high, former_own, stale
 FROM influence_models m JOIN checkpoints c USING (checkpoint)
 LEFT JOIN stage_keys k ON k.stage = 'influence_models' AND k.output = m.model
 ORDER BY c.sequence DESC, k.finished_at DESC NULLS LAST, m.model LIMIT 1

@@ -94,7 +94,8 @@ class Influences:
     """The answer: ``documents`` in order, and what they were measured with and among.
 
     ``query_tokens`` of the text, of which the first ``query_used`` count; ``query_loss`` in nats a token; ``measured``
-    of ``among`` have been looked at by the estimator; ``excluded``: how many of them have no influence, by reason.
+    of ``among`` have been looked at by the estimator; ``excluded``: how many of them have no influence, by reason;
+    ``seed``: of what is drawn, projected or sampled.
     """
 
     documents: Sequence[InfluentialDocument]
@@ -107,6 +108,7 @@ class Influences:
     measured: int
     shortlisted_by: str
     excluded: dict[str, int]
+    seed: int
 
 
 def find_influences(
@@ -144,7 +146,8 @@ def find_influences(
         config.influence.damping,
     )
     say(f"measuring {len(places):,} documents by {estimator.name}")
-    settings = Settings(estimate.scope, estimate.damping or 0.0, estimate.projection, config.influence.seed, ALONE)
+    options = {name: value for name, value in ALONE.items() if name in estimator.options}
+    settings = Settings(estimate.scope, estimate.damping or 0.0, estimate.projection, config.influence.seed, options)
     fitted_on: list[np.ndarray] = []
     if isinstance(estimator, Directional):
         drawn = _drawn(among, config)
@@ -175,7 +178,7 @@ def find_influences(
     return Influences(
         shown, checkpoint.name, estimate, len(query), used, _loss(loaded, query[:used]), among, len(places),
         "BM25" if likely is bm25 else "stored projected gradients",
-        dict(Counter(reason for reason in reasons if reason)),
+        dict(Counter(reason for reason in reasons if reason)), config.influence.seed,
     )  # fmt: skip
 
 
@@ -290,16 +293,23 @@ def _facts(connection: Connection, ids: np.ndarray) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
 
 
-def records(found: Influences) -> list[dict[str, Any]]:
-    """Return the answer as rows that each say how they were measured, as the tables of the store do."""
-    measure = {
-        "checkpoint": found.checkpoint,
-        **asdict(found.estimate),
+def answer(found: Influences) -> dict[str, Any]:
+    """Return the answer as one object: ``documents``, and the facts, which are there without any document too.
+
+    ``shortlisted_by`` is None where all were measured. Each document says how it was measured, as the tables do.
+    """
+    measure = {"checkpoint": found.checkpoint, **asdict(found.estimate)}
+    return {
+        **measure,
+        "seed": found.seed,
         "query_tokens": found.query_tokens,
         "query_used": found.query_used,
         "query_loss": found.query_loss,
         "measured": found.measured,
         "among": len(found.among),
         "manifests": list(found.among.manifests),
+        "unrecorded": list(found.among.unrecorded),
+        "shortlisted_by": found.shortlisted_by if found.measured < len(found.among) else None,
+        "excluded": found.excluded,
+        "documents": [{**asdict(one), **measure} for one in found.documents],
     }
-    return [{**asdict(one), **measure} for one in found.documents]

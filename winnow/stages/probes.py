@@ -19,7 +19,7 @@ from winnow.attribution.batching import within_tokens
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import StoredCheckpoint, require_unchanged
+from winnow.stages.checkpoints import StoredCheckpoint, optimizer_digest, require_unchanged
 from winnow.stages.pool import Pool
 from winnow.stages.references import StoredSet
 from winnow.store.judgements import all_texts
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRADIENT_VERSION = "1"
-ORACLE_VERSION = "1"
+GRADIENT_VERSION = "2"
+ORACLE_VERSION = "2"
 Scorer = Callable[[list[np.ndarray]], Any]
 """Token arrays to :class:`~winnow.attribution.scores.Scores`."""
 
@@ -65,18 +65,33 @@ def gradient_estimate(config: Config) -> Estimate:
     return Estimate(config.influence.estimator, config.influence.scope, 0, config.influence.damping)
 
 
-def gradient_method(config: Config) -> str:
-    """Return the name under which gradient influence is stored: estimator, scope, damping, fit and version."""
+def gradient_measure(config: Config) -> str:
+    """Return how gradient influence is measured at any checkpoint: estimator, scope, damping, fit and version."""
     fit = digest([config.influence.model_dump(mode="json", include=FIT_SETTINGS), GRADIENT_VERSION])[:8]
     return f"{config.influence.estimator}/{config.influence.scope}/{config.influence.damping:g}/{fit}"
 
 
-def oracle_method(config: Config) -> str:
-    """Return the name under which one-step oracle measurements are stored."""
+def gradient_method(config: Config, checkpoint: StoredCheckpoint) -> str:
+    """Return the name under which gradient influence at a checkpoint is stored.
+
+    It is :func:`gradient_measure`, and after another slash the optimizer's state where the estimator reads it: a
+    registered checkpoint is known by its weights alone, whose file of moments can be another one.
+    """
+    from winnow.attribution.estimators import make_directional
+
+    measure = gradient_measure(config)
+    if not make_directional(config.influence.estimator).requires_second_moments:
+        return measure
+    return f"{measure}/{(optimizer_digest(checkpoint) or 'none')[:8]}"
+
+
+def oracle_method(config: Config, checkpoint: StoredCheckpoint) -> str:
+    """Return the name under which one-step oracle measurements at a checkpoint are stored."""
     settings = [
         config.train.learning_rate,
         config.influence.oracle_reference_tokens,
         config.influence.seed,
+        optimizer_digest(checkpoint),
         ORACLE_VERSION,
     ]
     return f"oracle/{digest(settings)[:8]}"
@@ -118,7 +133,7 @@ class Prober:
     ) -> None:
         self.store, self.config, self.checkpoint, self.reference = store, config, checkpoint, reference
         self.pool, self.say = pool, say
-        self.method = gradient_method(config)
+        self.method = gradient_method(config, checkpoint)
         self.rows: list[pa.Table] = []
         self.flops = 0.0
         self._gradient: GradientInfluence | None = None
@@ -131,7 +146,7 @@ class Prober:
 
     def oracle(self, ids: np.ndarray) -> np.ndarray:
         """Return the one-step oracle's influence of documents as float64 ``[N]``, NaN where excluded."""
-        return self._measure(ids, "oracle", oracle_method(self.config), ORACLE, self._probe)
+        return self._measure(ids, "oracle", oracle_method(self.config, self.checkpoint), ORACLE, self._probe)
 
     def write(self, connection: Connection) -> int:
         """Store the new measurements and return how many there are."""

@@ -103,7 +103,7 @@ def make_manifest(store: Store, selected: Selected, stage: Stage) -> Made:
                 "duplicates": make_plan(config.duplicates).scheme,
                 "semantic": semantic_version(config.semantic),
                 "contamination": overlap_versions(stored_sets(store), config.contamination),
-                "gradient": gradient_method(config),
+                "gradient": gradient_method(config, loop.checkpoint),
                 "spans": make_span_plan(config.spans).version,
             },
         },

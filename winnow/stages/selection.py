@@ -69,7 +69,7 @@ def pull_arms(store: Store, loop: Loop, prober: Prober) -> BanditResult:
 
 def _opening(store: Store, loop: Loop) -> tuple[np.ndarray, np.ndarray]:
     """Return positions and influence of the opening probes that are still candidates."""
-    rows = opening_round(store, loop, gradient_method(loop.config))
+    rows = opening_round(store, loop, gradient_method(loop.config, loop.checkpoint))
     pool, probed = ids_as_keys(loop.pool.ids), ids_as_keys(ids_to_numpy(rows["doc_id"]))
     where = np.minimum(np.searchsorted(pool, probed), max(len(pool) - 1, 0))
     present = pool[where] == probed if len(pool) else np.zeros(len(probed), bool)

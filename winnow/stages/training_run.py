@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ def run_without_documents(
         step = max(before + 1, _step(one))
         checkpoints.append(_run_checkpoint(one, step - before, config, loaded if one is checkpoint else None))
         before = step
-    return TrainingRun((), tuple(checkpoints), (), lambda texts: _encode(config, texts))
+    return TrainingRun((), tuple(checkpoints), (), _encoding(home, config))
 
 
 def read_documents(
@@ -97,8 +98,20 @@ def _run_checkpoint(
     )
 
 
-def _encode(config: Config, texts: Sequence[str]) -> np.ndarray:
-    from winnow.embed.encoder import encode, load_encoder
+def _encoding(home: Home, config: Config) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return what encodes texts by the configured encoder, which is loaded once, when there are some."""
 
-    settings = config.encoder
-    return encode(load_encoder(settings.name, settings.dtype, settings.max_tokens), texts)
+    @cache
+    def loaded() -> Any:
+        from winnow.embed.encoder import load_encoder
+
+        settings = config.encoder
+        local = home.resolve(settings.name)  # a folder of the home comes first, as for embeddings
+        return load_encoder(str(local) if local.is_dir() else settings.name, settings.dtype, settings.max_tokens)
+
+    def encoded(texts: Sequence[str]) -> np.ndarray:
+        from winnow.embed.encoder import encode
+
+        return encode(loaded(), texts)
+
+    return encoded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +33,14 @@ PROJECTION = 16
 
 REFERENCE = """
 SELECT text FROM reference_items SEMI JOIN (SELECT digest FROM reference_sets WHERE kind = 'reference') USING (digest)
-ORDER BY text
+WHERE part = 'selecting' ORDER BY text
 """
+"""The part that influence is measured on; the judging part stays unseen by what is chosen."""
+
+
+def projection_of(name: str) -> int:
+    """Return what an estimator projects gradients to here, 0 for one that does not."""
+    return PROJECTION if make_estimator(name).projects else 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,19 @@ class Ground:
     stored: StoredCheckpoint
     count: int
     facts: tuple[Fact, ...]
+
+    @cached_property
+    def references(self) -> tuple[str, ...]:
+        """Digests of the reference sets that the queries are items of."""
+        asked = "SELECT digest FROM reference_sets WHERE kind = 'reference' ORDER BY digest"
+        return tuple(digest for (digest,) in self.connection.execute(asked).fetchall())
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """How everything is measured here."""
+        own = self.config.influence
+        told = {"scope": own.scope, "damping": own.damping, "seed": own.seed}
+        return {"checkpoint": self.stored.name, "reference": ",".join(self.references), **told}
 
     @cached_property
     def loaded(self) -> Checkpoint:
@@ -68,7 +87,7 @@ class Ground:
 
     @cached_property
     def queries(self) -> Queries:
-        """Items of the reference set, evenly spaced from the shortest of :data:`LEAST_TOKENS` to the longest."""
+        """Selecting items of the reference, evenly spaced from the shortest of :data:`LEAST_TOKENS` to the longest."""
         texts = [text for (text,) in self.connection.execute(REFERENCE).fetchall()]
         tokens = [ids[: self.context] for ids in self.tokens(texts)]
         lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)

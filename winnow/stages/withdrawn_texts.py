@@ -1,4 +1,4 @@
-"""The texts of withdrawn documents: found by their hash, and taken out of every live part."""
+"""The texts of withdrawn documents: found by their hash, and taken out of every live part; stored gradients go too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from winnow.identity import UUID, stored_ids
 from winnow.stages.text_parts import BATCH_ROWS, replace_parts, written_without
 from winnow.store.garbage import keeping_parts
+from winnow.store.leftovers import remove_gradients
 from winnow.store.store import Store, get_meta, live_parts, set_meta
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def purge_withdrawn(store: Store) -> int:
     """Write the live text parts that hold withdrawn documents anew without them; return how many there were.
 
     It follows every transaction that withdraws, and stays due (:func:`purge_is_due`) until it is done: killed before
-    its own transaction it changes nothing, and the next delivery takes it up.
+    its own transaction it changes nothing, and the next delivery takes it up. The projected gradients that are stored
+    go before, all of them: a row of a withdrawn text stands among the others, and is made again in a minute. Raises
+    :class:`UserError` when they cannot be removed.
     """
     while True:
         with store.read() as connection:
@@ -79,6 +82,7 @@ def purge_withdrawn(store: Store) -> int:
         rewritten = {part: written_without(store, part, among) for part in holding}
         if not rewritten and not purge_is_due(store):
             return 0
+        remove_gradients(store.home)
         with store.write() as connection:
             live = set(live_parts(connection).get("texts", []))
             if live >= set(rewritten):

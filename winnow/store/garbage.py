@@ -24,7 +24,7 @@ import pyarrow as pa
 from winnow.errors import UserError
 from winnow.store.backends import open_waiting
 from winnow.store.lake import LakeBackend
-from winnow.store.leftovers import Removed, batches, temporaries
+from winnow.store.leftovers import Removed, batches, gradients, temporaries
 from winnow.store.published import open_published
 from winnow.store.storage import StoredPart
 from winnow.store.store import Connection, Store, load, now, unlist_parts
@@ -102,6 +102,7 @@ def collect_garbage(store: Store, keep_days: float | None = None, dry_run: bool 
     before = moment.replace(tzinfo=UTC).timestamp()
     with no_garbage_collection(store, exclusive=True):
         removed = [*temporaries(store, before, dry_run), *batches(store, before, dry_run)]
+        removed += gradients(store, before, dry_run)
         removed = [*_parts(store, moment, dry_run), *_lake_files(store, moment, dry_run), *removed]
         return [*removed, *_old_scores(store, moment, dry_run)]
 

@@ -1,4 +1,4 @@
-"""What killed runs and old deliveries left beside the parts: temporaries and batches that nobody waits for."""
+"""What killed runs, old deliveries and old questions left beside the parts: temporaries, batches, stored gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
+from winnow.errors import UserError
+from winnow.home import Home
 from winnow.store.storage import LocalStorage
 from winnow.store.store import Store, get_meta
 
@@ -40,15 +43,7 @@ def temporaries(store: Store, before: float, dry_run: bool) -> Iterator[Removed]
         left += home.root.glob(".winnow-*.duckdb*") if free else []
         open_now = _open_paths()
         for path in left:
-            try:
-                newest, size = _age_and_size(path)
-            except OSError:  # gone meanwhile
-                continue
-            if newest > before or any(name == str(path) or name.startswith(f"{path}/") for name in open_now):
-                continue
-            if not dry_run:
-                _remove(path)
-            yield Removed("temporary", str(path), size)
+            yield from _removed("temporary", path, before, open_now, dry_run)
 
 
 def _half_written_checkpoints(store: Store) -> Iterator[Path]:
@@ -70,6 +65,19 @@ def _publishing_turn(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _removed(what: str, path: Path, before: float, open_now: set[str], dry_run: bool) -> Iterator[Removed]:
+    """Remove a file or folder and tell it, unless it is young, gone, or open."""
+    try:
+        newest, size = _age_and_size(path)
+    except OSError:  # gone meanwhile
+        return
+    if newest > before or any(name == str(path) or name.startswith(f"{path}/") for name in open_now):
+        return
+    if not dry_run:
+        _remove(path)
+    yield Removed(what, str(path), size)
 
 
 def _open_paths() -> set[str]:
@@ -95,6 +103,37 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+# -- stored gradients -------------------------------------------------------------------------------------------------
+
+
+def gradients(store: Store, before: float, dry_run: bool) -> Iterator[Removed]:
+    """Remove stored projected gradients that nothing was added to lately, and what killed questions left in others."""
+    open_now = _open_paths()
+    for folder in sorted(store.home.gradients.glob("*")):
+        gone = list(_removed("stored gradients", folder, before, open_now, dry_run))
+        yield from gone
+        for path in [] if gone else sorted(folder.glob("*.tmp")):
+            yield from _removed("temporary", path, before, open_now, dry_run)
+
+
+def remove_gradients(home: Home) -> None:
+    """Remove all stored projected gradients. Raises :class:`UserError` for those that stay where they are.
+
+    A folder is renamed first: a question that is writing to it fails instead of leaving some of it behind.
+    """
+    for folder in sorted(home.gradients.glob("*")):
+        try:
+            doomed = folder.rename(home.gradients / f".gone-{uuid4().hex}")
+            shutil.rmtree(doomed) if doomed.is_dir() and not doomed.is_symlink() else doomed.unlink()
+        except FileNotFoundError:  # another process removes it
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{folder}: gradients of withdrawn documents cannot be removed ({error}); delete this folder yourself "
+                "and run this again"
+            ) from error
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ def _bands_become_rows_of_documents(store: Store, connection: Connection) -> Non
 def _estimates_tell_how_they_were_made(store: Store, connection: Connection) -> None:
     """4: estimator, scope and damping leave the method's name for columns, in the parts of ``scores`` too.
 
-    All influence models were ridge regressions.
+    All influence models were ridge regressions. ``all`` was the linear layers of blocks and head then. A regular
+    expression met linear layers alone, which no scope's name says; the methods of now have other names than those rows.
     """
     for table in ("probes", "influence_models"):
         methods = connection.execute(f"SELECT DISTINCT method FROM {table} WHERE method IS NOT NULL").fetchall()  # noqa: S608
@@ -189,7 +190,6 @@ def _estimates_tell_how_they_were_made(store: Store, connection: Connection) -> 
                 {"method": method, **_estimate_of(method)},
             )
     connection.execute("UPDATE influence_models SET surrogate = 'ridge', loss = 'squared', held_out = probes")
-    connection.execute("UPDATE influence_models SET surrogate = 'ridge', loss = 'squared' WHERE surrogate IS NULL")
     models = connection.execute(
         "SELECT model, estimator, scope, projection, damping FROM influence_models ORDER BY model"
     ).to_arrow_table()
@@ -214,7 +214,8 @@ def _estimate_of(method: str) -> dict[str, str | float | None]:
     estimator, *rest = method.split("/")
     if len(rest) < 3:  # the oracle's step moves every parameter
         return {"estimator": estimator, "scope": "all", "damping": None}
-    return {"estimator": estimator, "scope": "/".join(rest[:-2]), "damping": float(rest[-2])}
+    scope = "/".join(rest[:-2])
+    return {"estimator": estimator, "scope": "blocks+head" if scope == "all" else scope, "damping": float(rest[-2])}
 
 
 def _with_estimate(rows: pa.Table, models: pa.Table) -> pa.Table:

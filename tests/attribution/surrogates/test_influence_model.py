@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -5,6 +7,7 @@ from scipy import stats
 from winnow.attribution.correlation import bootstrap_interval, spearman
 from winnow.attribution.surrogates import make_surrogate
 from winnow.attribution.surrogates.files import load_model, save_model
+from winnow.attribution.surrogates.interface import Features
 from winnow.attribution.surrogates.model import FOLDS, fit_influence_model, fold_of
 from winnow.errors import UserError
 
@@ -139,7 +142,18 @@ def test_the_former_model_is_tried_only_by_members_that_did_not_see_the_document
     again = fit_influence_model(ids, embeddings, signals, noise, signal_names=NAMES, previous=former)
     assert again.former.probes == 60 and again.former.low <= 0.0 <= again.former.high
     assert spearman(former.predict(embeddings, signals), noise) > again.former.spearman + 0.3
-    assert again.spearman_low <= 0.0
+    assert again.spearman_low <= 0.0 and again.former.own == again.spearman
+
+
+def test_the_former_and_the_own_model_are_judged_on_the_same_documents():
+    ids, embeddings, signals, influence = _probes(200)
+    former = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES)
+    former = replace(former, members=former.members[:2])  # as one whose folds are fewer
+    now = fit_influence_model(ids, embeddings, signals, influence, signal_names=NAMES, previous=former)
+    tried = fold_of(ids, now.seed) < 2
+    assert now.former.probes == tried.sum() < now.held_out == 200
+    own = now.unseen(Features(ids, embeddings, signals, None))
+    assert now.former.own == pytest.approx(spearman(own[tried], influence[tried])) != now.spearman
 
 
 def test_a_former_model_still_ranks_what_has_not_changed_and_not_what_has():

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from winnow.attribution.run import require_damping
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from winnow.attribution.run import Queries, Settings, TrainingRun
 
 _REGISTRY: dict[str, type[Estimator]] = {}
+_MENDS = {
+    "bank": "train models on subsets of the documents first",
+    "checkpoints": "give two checkpoints or more of the training",
+    "encode": "give an encoder, and the texts of the documents",
+    "optimizer": "save the optimiser's state with the checkpoint",
+    "texts": "give the texts of the documents",
+}
 
 
 class Fitted(ABC):
@@ -40,7 +48,14 @@ class Fitted(ABC):
         """Return float64 ``[Q, N]``, positive = helpful; NaN for a document or query that has no finite gradient."""
 
     def damped(self, damping: float) -> Fitted | None:
-        """Return the same with another damping without fitting anew, or None where that cannot be."""
+        """Return the same with another damping without fitting anew, or None where that cannot be.
+
+        Raises :class:`UserError` for a damping below zero, or of zero where the method needs a positive one.
+        """
+        require_damping(damping)
+        return self._damped(damping)
+
+    def _damped(self, damping: float) -> Fitted | None:
         return None
 
 
@@ -49,12 +64,16 @@ class Estimator(ABC):
 
     ``needs`` names what it takes besides documents and the last checkpoint: ``optimizer`` (its second moments),
     ``checkpoints`` (several of them), ``texts``, ``encode``, ``bank``. ``projects``: it keeps every document's gradient
-    and minds ``Settings.projection``, without which that is as large as the parameters of the scope.
+    and minds ``Settings.projection``, without which that is as large as the parameters of the scope. ``uses``: which of
+    the settings ``scope`` and ``damping`` its scores depend on; what it does not use is neither tuned nor recorded.
+    ``options``: the names that it reads from ``Settings.options``; any other is refused.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     projects: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset({"scope", "damping"})
+    options: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, name: str = "", needs: frozenset[str] = frozenset()) -> None:
         super().__init_subclass__()
@@ -73,9 +92,25 @@ class Estimator(ABC):
         }
         return next((need for need in sorted(self.needs) if not there[need]), None)
 
-    @abstractmethod
     def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
-        """Take from the run what does not depend on queries. Raises :class:`UserError` where something is missing."""
+        """Take from the run what does not depend on queries.
+
+        Raises :class:`UserError` for a run without documents or without what the estimator needs, and for an option
+        that it does not know.
+        """
+        require_damping(settings.damping)
+        if not len(run.documents):
+            raise UserError("the run has no documents; give the token arrays that the model was trained on")
+        if (lacking := self.missing(run)) is not None:
+            raise UserError(f"attribution method '{self.name}' needs the run's {lacking}: {_MENDS[lacking]}")
+        if unknown := sorted(set(settings.options) - self.options):
+            known = f"; use {', '.join(sorted(self.options))}" if self.options else "; leave it out: there are none"
+            raise UserError(f"attribution method '{self.name}' has no option '{unknown[0]}'{known}")
+        return self._fit(run, settings)
+
+    @abstractmethod
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+        """Do what :meth:`fit` says, on a run that has what the estimator needs."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +136,7 @@ class Directional(Estimator):
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
         """Map g (float64 ``[..., O, I]`` by layer) to the direction V of the same shapes; positive <V, G> = helpful."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         from winnow.attribution.directional import fit_directional
 
         return fit_directional(self, run, settings)

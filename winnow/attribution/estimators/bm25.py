@@ -28,7 +28,10 @@ K, B = 1.2, 0.75
 class Bm25(Estimator, name="bm25", needs=frozenset({"texts"})):
     """The lexical baseline of fact tracing."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = frozenset({"k", "b"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         if run.texts is None:
             raise UserError("bm25 compares words; give the run's texts")
         vocabulary = Vocabulary(run.texts)

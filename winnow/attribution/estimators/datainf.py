@@ -54,20 +54,25 @@ class FittedDataInf(Fitted):
         }
         return score_along(self.source.model, self.source.docs, directions, self.source.scope).influence
 
-    def damped(self, damping: float) -> FittedDataInf:
+    def _damped(self, damping: float) -> FittedDataInf:
+        _require_positive(damping)
         return replace(self, damping=damping)
 
 
 class DataInf(Estimator, name="datainf"):
     """Mean of inverses for the inverse of the mean."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedDataInf:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedDataInf:
         from winnow.attribution.gradient_sums import GradientSums
 
-        if settings.damping <= 0:
-            raise UserError(f"damping {settings.damping}: DataInf divides by it; give a positive one")
+        _require_positive(settings.damping)
         source = GradientSums(run.final.load(), run.documents, settings.scope)
         norms, usable = source.norms()
         if not usable.any():
             raise UserError("none of the run's documents has a finite loss and gradient; check the checkpoint")
         return FittedDataInf(source, norms, usable, settings.damping)
+
+
+def _require_positive(damping: float) -> None:
+    if damping <= 0.0:
+        raise UserError(f"damping {damping}: DataInf divides by it; give a positive one")

@@ -35,7 +35,9 @@ class FittedDatamodel(Fitted):
 class Datamodel(Estimator, name="datamodel", needs=frozenset({"bank"})):
     """Ridge regression on subset membership."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return FittedDatamodel(require_bank(run))
 
 

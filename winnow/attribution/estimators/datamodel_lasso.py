@@ -42,5 +42,7 @@ class FittedLasso(Fitted):
 class DatamodelLasso(Estimator, name="datamodel_lasso", needs=frozenset({"bank"})):
     """The lasso on subset membership."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return FittedLasso(require_bank(run))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class DiagonalFisher(Estimator, name="diagonal_fisher"):
     """The inverse of the mean squared gradient of the documents."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         if settings.damping <= 0.0:
             raise UserError(f"damping {settings.damping}: weights that no document moves need a positive one")
         model = run.final.load()

@@ -22,6 +22,7 @@ class Ekfac(Directional, name="ekfac"):
     """Inverse curvature in the Kronecker eigenbasis."""
 
     requires_curvature = True
+    options = frozenset({"empirical"})
 
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
         if context.curvature is None:

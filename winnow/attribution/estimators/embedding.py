@@ -15,7 +15,9 @@ from winnow.errors import UserError
 class Embedding(Estimator, name="embedding", needs=frozenset({"encode", "texts"})):
     """The semantic baseline."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         if run.encode is None or run.texts is None:
             raise UserError("embedding compares texts by an encoder; give the run's texts and encode")
         return _Fitted(run.encode, run.encode(run.texts).astype(np.float64))

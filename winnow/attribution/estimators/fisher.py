@@ -45,18 +45,20 @@ class FittedFisher(Fitted):
         scores[:, self.order] = np.where(self.fisher.usable, self.fisher.scores(gradients, self.damping), np.nan)
         return scores
 
-    def damped(self, damping: float) -> FittedFisher:
+    def _damped(self, damping: float) -> FittedFisher:
+        _require_positive(damping)
         return replace(self, damping=damping)
 
 
 class Fisher(Estimator, name="fisher"):
     """Inverse empirical Fisher, exact in the space of the documents."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedFisher:
+    options = frozenset({"by_site", "sample"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedFisher:
         from winnow.attribution.fisher import EmpiricalFisher
 
-        if settings.damping <= 0:
-            raise UserError(f"damping {settings.damping}: the empirical Fisher is singular; give a positive one")
+        _require_positive(settings.damping)
         order = canonical_order(run.documents, settings.seed)[: max(1, int(settings.options.get("sample", SAMPLE)))]
         fisher = EmpiricalFisher.fit(
             run.final.load(),
@@ -65,3 +67,8 @@ class Fisher(Estimator, name="fisher"):
             by_site=bool(settings.options.get("by_site", 0)),
         )
         return FittedFisher(fisher, run, order, settings.damping)
+
+
+def _require_positive(damping: float) -> None:
+    if damping <= 0.0:
+        raise UserError(f"damping {damping}: the empirical Fisher is singular; give a positive one")

@@ -35,7 +35,9 @@ class FittedGradCos(Fitted):
 class GradCos(Estimator, name="grad_cos"):
     """Cosine of gradients at the last checkpoint."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedGradCos:
+    uses = frozenset({"scope"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedGradCos:
         from winnow.attribution.gradient_sums import GradientSums
 
         source = GradientSums(run.final.load(), run.documents, settings.scope)

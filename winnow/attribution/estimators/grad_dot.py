@@ -18,5 +18,7 @@ if TYPE_CHECKING:
 class GradDot(Directional, name="grad_dot"):
     """No preconditioning."""
 
+    uses = frozenset({"scope"})
+
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
         return dict(gradients)

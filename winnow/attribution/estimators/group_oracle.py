@@ -16,7 +16,7 @@ from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.group_oracle import credit, draw_groups, roll_out
 from winnow.attribution.oracle import OneStepOracle, measurable
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import AdamW, run_optimizer
+from winnow.attribution.stepping import ADAMW_OPTIONS, AdamW, run_optimizer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,10 @@ class FittedGroups(Fitted):
 class GroupOracle(Estimator, name="group_oracle", needs=frozenset({"optimizer"})):
     """Train on groups, regress on their members."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = ADAMW_OPTIONS | {"steps", "rounds"}
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         size, rounds = int(settings.options.get("steps", 10)), int(settings.options.get("rounds", 4))
         groups = draw_groups(run.documents, size, rounds, settings.seed)
         return FittedGroups(run, run_optimizer(run, settings), groups)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 class HiddenState(Estimator, name="hidden_state"):
     """The model's own embedding, at the last checkpoint."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = frozenset({"position_weighted"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         model = run.final.load()
         weighted = bool(settings.options.get("position_weighted", 1.0))
         return _Fitted(model, weighted, _represent(model, run.documents, weighted))

@@ -21,6 +21,7 @@ class Kfac(Directional, name="kfac"):
     """Inverse Kronecker-factored curvature."""
 
     requires_curvature = True
+    options = frozenset({"empirical"})
 
     def precondition(self, gradients: Mapping[str, torch.Tensor], context: Context) -> dict[str, torch.Tensor]:
         if context.curvature is None:

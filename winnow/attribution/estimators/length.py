@@ -13,7 +13,9 @@ from winnow.attribution.run import Queries, Settings, TrainingRun
 class Length(Estimator, name="length"):
     """The longer, the more helpful."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return _Fitted(np.array([float(len(document)) for document in run.documents]))
 
 

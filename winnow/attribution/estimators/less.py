@@ -84,15 +84,17 @@ class Less(Estimator, name="less", needs=frozenset({"optimizer"})):
     """Adam's own direction, projected, by cosine; over every checkpoint that kept its optimiser."""
 
     projects = True
+    uses = frozenset({"scope"})
+    options = frozenset({"beta1", "beta2", "epsilon"})
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedLess:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedLess:
         from winnow.attribution.projected import Making, projected_gradients
         from winnow.attribution.projection import Projection
 
         kept = tuple(checkpoint for checkpoint in run.checkpoints if checkpoint.optimizer is not None)
-        rates = np.array([checkpoint.learning_rate for checkpoint in kept])
-        if not kept or rates.sum() <= 0.0:
-            raise UserError("less needs checkpoints with the optimiser's state and a positive learning rate")
+        rates = np.array([checkpoint.known_rate for checkpoint in kept])
+        if rates.sum() <= 0.0:
+            raise UserError("less weighs checkpoints by their learning rates; give one that is positive")
         making = Making(settings.scope, Projection(settings.projection, settings.seed))
         order = canonical_order(run.documents)
         found = []

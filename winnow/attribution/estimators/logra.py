@@ -67,7 +67,7 @@ class Logra(Estimator, name="logra"):
 
     projects = True
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedLogra:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedLogra:
         from winnow.attribution.projected import Making, projected_gradients
         from winnow.attribution.projection import Projection
 

@@ -15,7 +15,7 @@ import numpy as np
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.oracle import OneStepOracle, measurable
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import AdamW, run_optimizer
+from winnow.attribution.stepping import ADAMW_OPTIONS, AdamW, run_optimizer
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,8 @@ class FittedOracle(Fitted):
 class Oracle(Estimator, name="oracle", needs=frozenset({"optimizer"})):
     """Take the step, measure again."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = ADAMW_OPTIONS
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return FittedOracle(run, run_optimizer(run, settings))

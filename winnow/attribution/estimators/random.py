@@ -14,7 +14,9 @@ from winnow.attribution.run import Queries, Settings, TrainingRun
 class Random(Estimator, name="random"):
     """Uniform in [0, 1), the same for the same pair wherever they stand."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return _Fitted(run, settings.seed)
 
 
@@ -24,8 +26,12 @@ class _Fitted(Fitted):
     seed: int
 
     def score(self, queries: Queries) -> np.ndarray:
+        # The length of the query says where it ends and the document begins.
         pairs = [
-            [uniforms(np.concatenate([query, document]), self.seed, 1)[0] for document in self.run.documents]
+            [
+                uniforms(np.concatenate([[len(query)], query, document]), self.seed, 1)[0]
+                for document in self.run.documents
+            ]
             for query in queries.tokens
         ]
         return np.array(pairs).reshape(len(queries), len(self.run.documents))

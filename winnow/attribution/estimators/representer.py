@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from winnow.attribution.batching import batches, check_documents
+from winnow.attribution.batching import batches, canonical_order, check_documents
 from winnow.attribution.capture import context_length, frozen, vocabulary_size
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.run import Queries, Settings, TrainingRun
@@ -84,9 +84,13 @@ def similarity(queries: Representation, documents: Representation, damping: floa
 
 @dataclass(frozen=True)
 class FittedRepresenter(Fitted):
-    """The documents' representations at every checkpoint; the models are loaded again for the queries."""
+    """The documents' representations at every checkpoint; the models are loaded again for the queries.
+
+    ``order[k]`` is the document of row k: a canonical one, so that the kernel's sample is the same in any order given.
+    """
 
     run: TrainingRun
+    order: np.ndarray
     documents: tuple[Representation, ...]
     damping: float
 
@@ -94,14 +98,20 @@ class FittedRepresenter(Fitted):
         """Return float64 ``[Q, N]``; NaN where the document or the query has no finite loss."""
         total = np.zeros((len(queries), len(self.run.documents)))
         for checkpoint, documents in zip(self.run.checkpoints, self.documents, strict=True):
-            weight = checkpoint.learning_rate * checkpoint.steps
+            weight = checkpoint.travelled
             total += weight * similarity(represent(checkpoint.load(), queries.tokens), documents, self.damping).numpy()
-        return total
+        scores = np.empty_like(total)
+        scores[:, self.order] = total
+        return scores
 
 
 class Representer(Estimator, name="representer"):
     """Global importance times kernel similarity, summed over checkpoints."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
-        documents = tuple(represent(one.load(), run.documents) for one in run.checkpoints)
-        return FittedRepresenter(run, documents, settings.damping)
+    uses = frozenset({"damping"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+        order = canonical_order(run.documents)
+        docs = [run.documents[place] for place in order]
+        documents = tuple(represent(one.load(), docs) for one in run.checkpoints)
+        return FittedRepresenter(run, order, documents, settings.damping)

@@ -1,8 +1,7 @@
 """Self-influence as an estimator: the same row for every query, for comparison with methods that look at the query.
 
-``self_influence`` is the squared gradient norm summed over the run's checkpoints, each weighted by learning rate and
-steps; ``self_influence_ekfac`` is the curvature form at the last one. Large = odd, rare or corrupt, so as a score of
-helpfulness it is a baseline to beat. See :mod:`winnow.attribution.self_influence`.
+The squared gradient norm summed over the run's checkpoints, each weighted by learning rate and steps. Large = odd, rare
+or corrupt, so as a score of helpfulness it is a baseline to beat. See :mod:`winnow.attribution.self_influence`.
 """
 
 from __future__ import annotations
@@ -31,28 +30,13 @@ class FittedSelfInfluence(Fitted):
 class SelfInfluence(Estimator, name="self_influence"):
     """Squared gradient norms along the path of training."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedSelfInfluence:
+    uses = frozenset({"scope"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedSelfInfluence:
         from winnow.attribution.self_influence import self_influence
 
         total = np.zeros(len(run.documents))
         for checkpoint in run.checkpoints:
-            weight = checkpoint.learning_rate * checkpoint.steps
+            weight = checkpoint.travelled
             total += weight * self_influence(checkpoint.load(), run.documents, settings.scope)
         return FittedSelfInfluence(total)
-
-
-class SelfInfluenceEkfac(Estimator, name="self_influence_ekfac"):
-    """The curvature form at the last checkpoint."""
-
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedSelfInfluence:
-        from winnow.attribution.capture import capturing, context_length
-        from winnow.attribution.curvature import Labels, fit_curvature
-        from winnow.attribution.self_influence import self_influence
-
-        model = run.final.load()
-        labels: Labels = "text" if settings.options.get("empirical") else "sampled"
-        with capturing(model, settings.scope) as capture:
-            curvature = fit_curvature(capture, run.documents, context_length(model), labels=labels, seed=settings.seed)
-        return FittedSelfInfluence(
-            self_influence(model, run.documents, settings.scope, curvature=curvature, damping=settings.damping)
-        )

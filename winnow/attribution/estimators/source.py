@@ -13,7 +13,8 @@ The method has no damping: directions of no curvature are bounded by e K.
 H is the Fisher of the mean token loss: Lambda times the mean positions of a document, since Lambda holds whole
 documents' sampled gradients. Under AdamW a layer's step is eta / sqrt(v) times the gradient: where the checkpoints
 kept their optimiser's state, e of a layer is the learning rate over the layer's mean sqrt(v); ``options["sgd"] = 1``
-leaves it alone, and ``options["momentum"]`` (0) divides it by 1 - momentum. ``options["segments"]`` (3).
+leaves it alone, and ``options["momentum"]`` (0) divides it by 1 - momentum. ``options["segments"]`` (3);
+``options["beta2"]`` (0.95) of the optimiser.
 
 Source: Bae et al. 2024 (SOURCE), section 3.2 and algorithm 1; the scalar for Adam's preconditioner is ours.
 """
@@ -78,7 +79,10 @@ class FittedSource(Fitted):
 class Source(Estimator, name="source", needs=frozenset({"checkpoints"})):
     """Unrolled training, approximated segment by segment."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedSource:
+    uses = frozenset({"scope"})
+    options = frozenset({"segments", "momentum", "sgd", "beta2"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedSource:
         count = min(int(settings.options.get("segments", SEGMENTS)), len(run.checkpoints))
         if count < 1:
             raise UserError(f"source with {count} segments; give at least 1")
@@ -102,11 +106,12 @@ def _fit_segment(run: TrainingRun, checkpoints: Sequence[RunCheckpoint], setting
 
     from winnow.attribution.capture import capturing, context_length
     from winnow.attribution.curvature import Covariances, add_covariances, add_moments, assemble, eigenbases
-    from winnow.attribution.second_moments import adam_second_moments
+    from winnow.attribution.second_moments import BETA2, adam_second_moments
 
     momentum = settings.options.get("momentum", 0.0)
     if not 0.0 <= momentum < 1.0:
         raise UserError(f"source's momentum {momentum}: it lies between 0 and 1")
+    beta2 = settings.options.get("beta2", BETA2)
     sums, moments, rates = Covariances(), dict[str, torch.Tensor](), list[dict[str, float]]()
     for checkpoint in checkpoints:
         model = checkpoint.load()
@@ -114,9 +119,9 @@ def _fit_segment(run: TrainingRun, checkpoints: Sequence[RunCheckpoint], setting
             add_covariances(sums, capture, run.documents, context_length(model), seed=settings.seed)
             scales = dict.fromkeys(capture.sites, 1.0)
             if checkpoint.optimizer is not None and not settings.options.get("sgd", 0):
-                second = adam_second_moments(capture.sites, checkpoint.optimizer)
+                second = adam_second_moments(capture.sites, checkpoint.optimizer, beta2)
                 scales = {name: max(float(value.sqrt().mean()), 1e-12) for name, value in second.items()}
-            rates.append({name: checkpoint.learning_rate / (scale * (1 - momentum)) for name, scale in scales.items()})
+            rates.append({name: checkpoint.known_rate / (scale * (1 - momentum)) for name, scale in scales.items()})
     bases = eigenbases(sums)
     for checkpoint in checkpoints:
         model = checkpoint.load()

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 class Tfidf(Estimator, name="tfidf", needs=frozenset({"texts"})):
     """The lexical baseline of subset retraining."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         if run.texts is None:
             raise UserError("tfidf compares words; give the run's texts")
         vocabulary = Vocabulary(run.texts)

@@ -35,12 +35,14 @@ class FittedTracIn(Fitted):
             model = checkpoint.load()
             directions = query_gradients(model, queries.tokens, self.scope)
             found = score_along(model, self.run.documents, directions, self.scope)
-            total += checkpoint.learning_rate * checkpoint.steps * found.influence
+            total += checkpoint.travelled * found.influence
         return total
 
 
 class TracIn(Estimator, name="tracin", needs=frozenset({"checkpoints"})):
     """Gradient products along the path of training."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedTracIn:
+    uses = frozenset({"scope"})
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedTracIn:
         return FittedTracIn(run, settings.scope)

@@ -93,8 +93,9 @@ class Trackstar(Estimator, name="trackstar", needs=frozenset({"optimizer"})):
     """Whitened cosines at the last checkpoint."""
 
     projects = True
+    options = frozenset({"lambda"})
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedTrackstar:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedTrackstar:
         from winnow.attribution.projected import projected_gradients
 
         share = settings.options.get("lambda")

@@ -64,7 +64,7 @@ class Trak(Estimator, name="trak"):
 
     projects = True
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedTrak:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedTrak:
         from winnow.attribution.autocorrelation import autocorrelations
         from winnow.attribution.projected import Making, projected_gradients
         from winnow.attribution.projection import Projection

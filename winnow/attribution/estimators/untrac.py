@@ -13,7 +13,7 @@ import numpy as np
 
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import run_optimizer
+from winnow.attribution.stepping import ADAMW_OPTIONS, run_optimizer
 from winnow.attribution.untrac import Unlearner
 
 
@@ -33,7 +33,10 @@ class FittedUntrac(Fitted):
 class Untrac(Estimator, name="untrac", needs=frozenset({"optimizer"})):
     """Unlearn the document, measure the queries."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = ADAMW_OPTIONS | {"steps"}
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return FittedUntrac(run, settings)
 
 

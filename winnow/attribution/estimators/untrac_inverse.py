@@ -13,6 +13,7 @@ import numpy as np
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.estimators.untrac import make_unlearner
 from winnow.attribution.run import Queries, Settings, TrainingRun
+from winnow.attribution.stepping import ADAMW_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -31,5 +32,8 @@ class FittedInverse(Fitted):
 class UntracInverse(Estimator, name="untrac_inverse", needs=frozenset({"optimizer"})):
     """Unlearn the query, measure the documents."""
 
-    def fit(self, run: TrainingRun, settings: Settings) -> Fitted:
+    uses = frozenset()
+    options = ADAMW_OPTIONS | {"steps"}
+
+    def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         return FittedInverse(run, settings)

@@ -53,13 +53,14 @@ class Prediction:
 class Former:
     """How an earlier checkpoint's model ranks the probes of this one, by predictors that did not see the document.
 
-    ``spearman`` with ``low``, ``high`` (95%), on ``probes`` documents.
+    ``spearman`` with ``low``, ``high`` (95%), on ``probes`` documents; ``own``: of the new model on the same documents.
     """
 
     spearman: float
     low: float
     high: float
     probes: int
+    own: float
 
 
 @dataclass(frozen=True)
@@ -276,11 +277,13 @@ def _former(previous: InfluenceModel, model: InfluenceModel, features: Features,
     if not _same_features(previous, model) or (previous.reads_texts and features.texts is None):
         return None
     predictions = previous.unseen(features)
-    measured = np.isfinite(predictions)
+    own = model.unseen(features)
+    measured = np.isfinite(predictions) & np.isfinite(own)
     if measured.sum() < MIN_PROBES // FOLDS:
         return None
-    low, high = bootstrap_interval(predictions[measured], targets[measured], previous.seed)
-    return Former(spearman(predictions[measured], targets[measured]), low, high, int(measured.sum()))
+    predictions, own, targets = predictions[measured], own[measured], targets[measured]
+    low, high = bootstrap_interval(predictions, targets, previous.seed)
+    return Former(spearman(predictions, targets), low, high, len(targets), spearman(own, targets))
 
 
 def _startable(previous: InfluenceModel, model: InfluenceModel, surrogate: Surrogate) -> bool:

@@ -153,7 +153,16 @@ def model() -> tuple[Table, ...]:
                 ("former_spearman", "DOUBLE", "rank correlation of the former model with this checkpoint's probes"),
                 ("former_low", "DOUBLE", "lower end of its 95% bootstrap interval"),
                 ("former_high", "DOUBLE", "upper end"),
-                ("stale", "BOOLEAN", "the former model ranks these probes too badly: `influence.stale_below`"),
+                (
+                    "former_own",
+                    "DOUBLE",
+                    "rank correlation of the new model on the documents that the former is tried on",
+                ),
+                (
+                    "stale",
+                    "BOOLEAN",
+                    "the former model ranks these probes too badly: `influence.stale_below`; null: not used",
+                ),
                 ("oracle_probes", "BIGINT", "documents also measured by the one-step oracle"),
                 ("oracle_spearman", "DOUBLE", "rank correlation of the gradient estimate with the oracle"),
                 ("used", "BOOLEAN", "held-out Spearman reaches the floor, so selection ranks by its scores"),

@@ -54,6 +54,8 @@ class FittedQuad(Fitted):
     def _projected(self, directions: dict[str, torch.Tensor]) -> np.ndarray:
         import torch
 
+        from winnow.attribution.autocorrelation import products
+
         if self.rows is None:
             raise ValueError("neither norms nor projected gradients of the documents")
         total = torch.zeros(len(next(iter(directions.values()))), self.rows.layout.width)
@@ -61,11 +63,14 @@ class FittedQuad(Fitted):
             value = directions[name]
             left, right = (side.to(value) for side in self.projection.sides(name, (value.shape[1], value.shape[2])))
             total[:, columns] = (left @ value @ right.T).flatten(1).cpu()
-        asked, rows = (_unit(values.double()) for values in (total, self.rows.values))
-        scores: np.ndarray = (asked @ rows.T).numpy()
-        return np.where(self.rows.usable, scores, np.nan)
+        norms = np.ones(len(self.rows.usable))
+        for where, values in self.rows.blocks():
+            norms[where] = values.double().norm(dim=1).numpy()
+        norms[norms == 0.0] = 1.0
+        scores: np.ndarray = products(_unit(total), self.rows) / norms
+        return scores
 
-    def damped(self, damping: float) -> FittedQuad:
+    def _damped(self, damping: float) -> FittedQuad:
         return replace(self, damping=damping)
 
 
@@ -73,8 +78,9 @@ class QuadCorrected(Estimator, name="quad_corrected"):
     """Cosine with the inverse curvature product."""
 
     projects = True
+    options = frozenset({"empirical"})
 
-    def fit(self, run: TrainingRun, settings: Settings) -> FittedQuad:
+    def _fit(self, run: TrainingRun, settings: Settings) -> FittedQuad:
         from winnow.attribution.capture import capturing, context_length
         from winnow.attribution.curvature import Labels, fit_curvature
         from winnow.attribution.gradient_sums import GradientSums
