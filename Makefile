@@ -25,8 +25,8 @@ run: $(STAMP) ## the same job on your own files; a source per folder
 ui: $(STAMP) ## Dagster's UI and the sensors on http://127.0.0.1:3000
 	@$(BIN)/winnow ui $(ARGS)
 
-test: $(STAMP) ## all tests, a file a worker
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP) ## all tests, a file a worker, a core a worker
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(STAMP) ## 2,000 kills and five minutes of readers and writers (WINNOW_FAULT_KILLS, WINNOW_SOAK_SECONDS)
 	WINNOW_FAULTS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p no:xdist -v tests/faults $(ARGS)

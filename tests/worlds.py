@@ -52,6 +52,7 @@ SUPPORTING = {
     "takedowns",
     "withdrawn",
     "membership_sets",
+    "attribution_bench",  # of a job of its own
 }
 """Tables that another asset of their stage writes beside its own."""
 

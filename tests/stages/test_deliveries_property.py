@@ -115,7 +115,7 @@ SLOW: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.
 
 
 @pytest.mark.slow
-@settings(max_examples=5, derandomize=True, **SLOW)
+@settings(max_examples=3, derandomize=True, **SLOW)
 @given(st.lists(steps, min_size=3, max_size=8), priorities)
 def test_any_sequence_of_deliveries_ends_as_one_delivery_of_the_final_state(steps, ranked):
     ends_as_one_delivery("file", steps, ranked)
@@ -130,7 +130,7 @@ duplicate_steps = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=4, derandomize=True, **SLOW)
+@settings(max_examples=3, derandomize=True, **SLOW)
 @given(st.lists(duplicate_steps, min_size=4, max_size=9), st.sampled_from([-1.0, 2.0]))
 def test_groups_and_their_sizes_forget_the_way_even_where_most_buckets_are_oversize(steps, share):
     """``share``: the keys of all documents are sorted in every run, or old ones are only searched for new ones."""
