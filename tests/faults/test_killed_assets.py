@@ -54,8 +54,7 @@ def test_fifty_kills_in_every_asset_leave_a_whole_store_and_change_nothing(
     server: ForkServer, encoder: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     campaign = Campaign(place, server, tiny_config(encoder=encoder), SEED)
-    campaign.world_of_moments(publishing=("embeddings",))
-    campaign.world_of_random_times()
+    campaign.world_of_moments(publishing=("corpus", "embeddings", "decisions", "manifests"))
     while campaign.figures.total < 50:  # steps that were over sooner than the undisturbed run's
         campaign.world_of_whole_runs(kills=8)
     with capsys.disabled():
