@@ -26,7 +26,6 @@ from winnow.attribution.surrogates.trees import inner_holdout
 HIDDEN, EPOCHS, BATCH = 64, 60, 64
 RATE, DECAY, DROPOUT = 1e-3, 0.1, 0.2
 STALLED = 10  # epochs without a better rank correlation after which no better one is expected
-ROWS = 4096
 LAYERS = ("first", "bias", "second")
 
 
@@ -63,12 +62,7 @@ class MLPPredictor(Predictor, kind="mlp"):
         return self.ridge.mean
 
     def centred(self, features: Features) -> np.ndarray:
-        found = self.slope * self.ridge.centred(features) + self.intercept * self.ridge.std
-        for start in range(0, len(features), ROWS):
-            part = np.arange(start, min(start + ROWS, len(features)))
-            correction = self.network.predict(self.ridge.scaling.apply(features.take(part)))
-            found[part] += self.slope * self.ridge.std * correction
-        return found
+        return self.ridge.corrected(features, self.network.predict, self.slope, self.intercept)
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {**self.ridge.tensors(), **{f"network.{name}": getattr(self.network, name) for name in LAYERS}}

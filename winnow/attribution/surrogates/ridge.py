@@ -10,7 +10,7 @@ the y at hand, so its share does not enter h. A former model that is of no use g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,16 @@ class RidgePredictor(Predictor, kind="ridge"):
             products = self.scaling.apply(features.take(part)) * self.weights
             predictions[part] = np.ascontiguousarray(products).sum(axis=1)
         return predictions * self.std
+
+    def corrected(
+        self, features: Features, correction: Callable[[np.ndarray], np.ndarray], slope: float, intercept: float
+    ) -> np.ndarray:
+        """Return ``slope`` x (ridge + correction) + ``intercept``, centred; the correction is of scaled features."""
+        found = slope * self.centred(features) + intercept * self.std
+        for start in range(0, len(features), ROWS):
+            part = np.arange(start, min(start + ROWS, len(features)))
+            found[part] += slope * self.std * correction(self.scaling.apply(features.take(part)))
+        return found
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {**{name: getattr(self.scaling, name) for name in ARRAYS}, "weights": self.weights}

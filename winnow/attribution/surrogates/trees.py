@@ -28,7 +28,6 @@ BINS = 32
 COLUMNS = 0.3  # share of the features that a tree may ask about
 STALLED = 40  # rounds without a better rank correlation after which no better one is expected
 INNER = 0.2
-ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,7 @@ class TreesPredictor(Predictor, kind="trees"):
         return self.ridge.mean
 
     def centred(self, features: Features) -> np.ndarray:
-        found = self.slope * self.ridge.centred(features) + self.intercept * self.ridge.std
-        for start in range(0, len(features), ROWS):
-            part = np.arange(start, min(start + ROWS, len(features)))
-            correction = self.forest.predict(self.ridge.scaling.apply(features.take(part)))
-            found[part] += self.slope * self.ridge.std * correction
-        return found
+        return self.ridge.corrected(features, self.forest.predict, self.slope, self.intercept)
 
     def tensors(self) -> dict[str, np.ndarray]:
         forest = {name: getattr(self.forest, name) for name in ("features", "thresholds", "values")}
