@@ -99,7 +99,7 @@ def ours(job: Job) -> Outcome:
     factors = clock.lap()
     directions = query_gradients(model, job.queries, SCOPE)
     for name, layer in curvature.layers.items():
-        directions[name] = layer.inverse_product(directions[name], DAMPING).float()
+        directions[name] = layer.solve(directions[name], DAMPING)
     scores = score_along(model, job.documents, directions, SCOPE).influence
     return Outcome(factors, clock.lap(), scores, peak())
 

@@ -1,17 +1,22 @@
 """Projected gradients: ours against TRAK's and dattri's at one total dimension; the store of them and its searches.
 
-    python benchmarks/attribution.py projected [--documents 128] [--projection 16] [--threads 1] [--only ours ...]
+    python benchmarks/attribution.py projected [--documents 256] [--length 128] [--projection 16] [--threads 1]
 
-One Llama (random weights), documents of one length (the peers do not pad), gradients of block linear layers, float32.
-Every method runs in a process of its own and is timed over all documents, in wall and in processor seconds; the ratio
-is of the latter, which other work on the machine stretches less. The memory is what it adds to that process's peak.
-``agreement``: Spearman's correlation, over pairs of 32 documents with all, of the projected products with those of the
-unprojected gradients: two-sided projections are cheaper than dense ones, and noisier at the same dimension.
+Gradients of the block linear layers of one Llama (random weights), over two sets of documents: all of one length, and
+texts of five sources of the test data as long as they are, up to four times that. Passes are in float32, or where the
+name says so in bfloat16. Each method has a process of its own; they take turns, ``--rounds`` times, but those by vmap
+once. A row: the least processor seconds of a round, what other work on the machine stretches least, over those of
+``floor`` and of ours; wall seconds of the first round, with all that a method compiles or prepares in it; what it adds
+to its process's peak memory. ``agreement``: Spearman's correlation, over pairs of 32 documents with 128, of the
+projected products with those of the unprojected gradients: two-sided projections are cheaper than dense ones, and
+noisier at the same dimension.
 
-- ``ours``: two-sided signs, hooks; ``floor`` is a plain forward and backward pass over the same documents;
-- ``trak``: ``traker`` on the CPU, vmap and its BasicProjector; batches of 64, over which it shares a random matrix;
-- ``dattri_trak``: dattri's per-example gradients and ``random_project``; batches of 64 as well;
-- ``dattri_logra``: dattri's hooks with its own two-sided projection, the same method as ours; batches of 16.
+- ``floor``: a plain forward and backward pass, weight gradients included, over batches of 16 sorted by length;
+- ``ours``: two-sided signs, hooks, a row's bits the same in any company;
+- ``dattri_logra``: dattri's hooks with its own two-sided projection, batches of 16 sorted by length; ``_unsorted``: as
+  the documents come, each batch padded to its longest; ``_single``: one document at a time, no padding;
+- ``trak``: ``traker`` on the CPU, vmap and its BasicProjector, batches of 64, over which it shares a random matrix;
+- ``dattri_trak``: dattri's per-example gradients and ``random_project``, batches of 64 as well.
 """
 
 from __future__ import annotations
@@ -23,83 +28,117 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attribution_projected_methods import LAYERS, METHODS, SEED, UNEVEN, VMAP, VOCABULARY, Docs, build_model
 
-LENGTH, VOCABULARY, HIDDEN, LAYERS, MLP = 129, 2048, 128, 4, 352
-QUERIES = 32
-PEER_BATCH = 64
-SEED = 0
-Seconds = tuple[float, float]
-"""Wall and processor seconds."""
+QUERIES, COMPARED = 32, 128
+SOURCES = ("wiki_en", "forum_stackexchange", "dialogue", "spam_sms", "code")
+CHARACTERS = 4000
+"""Of a text that are tokenised: more than the longest document holds."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
-    parser.add_argument("--documents", type=int, default=128)
+    parser.add_argument("--documents", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128, help="predicted tokens of a document")
     parser.add_argument("--projection", type=int, default=16, help="rows and columns kept of a layer's gradient")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=sorted(METHODS), default=list(METHODS))
-    parser.add_argument("--stored", type=int, default=20_000, help="rows of the store that is searched")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--lengths", nargs="+", choices=("equal", "uneven"), default=("equal", "uneven"))
+    parser.add_argument("--stored", type=int, default=20_000, help="rows of the store that is searched; 0 = none")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure every method in a process of its own and print the table."""
-    print(
-        f"{options.documents} documents of {LENGTH - 1} positions, Llama {LAYERS} x {HIDDEN}, float32, "
-        f"{options.threads} threads, seed {SEED}"
-    )
-    found: dict[str, dict[str, Any]] = {}
-    for name in options.only:
-        found[name] = alone(measure, name, options.documents, options.projection, options.threads)
-        if "missing" in found[name]:
-            print(f"{name:14s} not measured: {found[name]['missing']}", flush=True)
-            continue
-        print(describe(name, found[name], found.get("ours")), flush=True)
-    print(alone(searches, options.stored, options.projection, options.threads))
+    """Measure every method in a process of its own and print the tables."""
+    for lengths in options.lengths:
+        docs = equal_documents(options.documents, options.length)
+        names = [name for name in options.only if name not in UNEVEN]
+        if lengths == "uneven":
+            docs, names = real_documents(options.documents, 4 * options.length), options.only
+        sizes = [len(doc) - 1 for doc in docs]
+        print(
+            f"{len(docs)} documents of {min(sizes)} to {max(sizes)} positions, mean {np.mean(sizes):.0f}; "
+            f"projection {options.projection}, {options.threads} threads, seed {SEED}"
+        )
+        compare(names, docs, max(sizes) + 1, options)
+    if options.stored:
+        with fresh() as process:
+            print(process.submit(searches, options.stored, options.projection, options.threads).result())
 
 
-def describe(name: str, row: dict[str, Any], ours: dict[str, Any] | None) -> str:
-    ratio = f"{row['seconds'] / ours['seconds']:6.1f}x ours" if ours else " " * 11
-    cost = f"{row['wall']:8.2f} s {row['seconds']:8.2f} s of processor {ratio} {row['mebibytes']:7,.0f} MiB"
-    return f"{name:14s} {cost}" + (
-        f"  D {row['dimension']:6,}  agreement {row['agreement']:.3f}" if row["dimension"] else ""
-    )
+def compare(names: list[str], docs: Docs, context: int, options: argparse.Namespace) -> None:
+    """Let the methods take turns and print the table."""
+    rounds: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(fresh()) for name in names}
+        for turn in range(options.rounds):
+            for name, process in list(processes.items()):
+                if turn and name in VMAP:
+                    continue
+                try:
+                    timed = process.submit(measure, name, docs, context, options.projection, options.threads).result()
+                    rounds.setdefault(name, []).append(timed)
+                except ImportError as error:
+                    print(f"{name:22s} not measured: {error}; install the 'bench-attribution' extra")
+                    del processes[name]
+        least = {name: min(processor for _, processor in times) for name, times in rounds.items()}
+        for name, process in processes.items():
+            memory, dimension, agreed = process.submit(facts, docs, context).result()
+            ratios = "".join(
+                f"{least[name] / least[other]:7.2f}x {other}" for other in ("floor", "ours") if other in least
+            )
+            print(
+                f"{name:22s} {least[name]:7.2f} s{ratios}  first {rounds[name][0][0]:6.1f} s {memory:6,.0f} MiB"
+                + (f"  D {dimension:6,}  agreement {agreed:.3f}" if dimension else ""),
+                flush=True,
+            )
 
 
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def fresh() -> ProcessPoolExecutor:
+    """Return a process that has run nothing."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-def measure(name: str, documents: int, projection: int, threads: int) -> dict[str, Any]:
-    """Time one method; return seconds, peak memory, dimension and agreement."""
+_LAST: dict[str, Any] = {}
+"""This process's method: its rows, and the memory before it."""
+
+
+def measure(name: str, docs: Docs, context: int, projection: int, threads: int) -> tuple[float, float]:
+    """Return the wall and processor seconds of one round, preparation included in the first one's wall seconds."""
     import torch
 
     torch.set_num_threads(threads)
-    model, docs = build_model(), build_documents(documents)
-    before = peak()
-    try:
-        (wall, seconds), rows = METHODS[name](model, docs, projection)
-    except ImportError as error:
-        return {"missing": f"{error}; install the 'bench' extra"}
-    found: dict[str, Any] = {"wall": wall, "seconds": seconds, "mebibytes": peak() - before, "dimension": 0}
-    if rows is not None:
-        found |= {"dimension": rows.shape[1], "agreement": agreement(model, docs, rows)}
-    return found
+    wall = time.perf_counter()
+    if not _LAST:
+        build_model(context)
+        _LAST["before"] = peak()
+        wall = time.perf_counter()
+        _LAST["method"] = METHODS[name](docs, context, projection)
+    processor = time.process_time()
+    _LAST["rows"] = _LAST["method"]()
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
-def now() -> Seconds:
-    return time.perf_counter(), time.process_time()
+def facts(docs: Docs, context: int) -> tuple[float, int, float]:
+    """Return the MiB that the rounds added to this process's peak, the dimension of the rows and their agreement."""
+    from winnow.attribution.correlation import spearman
+    from winnow.attribution.projected import Making, projected_gradients
 
-
-def elapsed(since: Seconds) -> Seconds:
-    wall, processor = now()
-    return wall - since[0], processor - since[1]
+    memory, rows = peak() - _LAST["before"], _LAST["rows"]
+    if rows is None:
+        return memory, 0, 0.0
+    few = min(COMPARED, len(docs))
+    exact = projected_gradients(build_model(context), docs[:few], Making("blocks")).values.numpy()
+    # A document with itself would dominate any correlation.
+    others = ~np.eye(min(QUERIES, few), few, dtype=bool)
+    left, right = exact[:QUERIES] @ exact.T, rows[:QUERIES] @ rows[:few].T
+    return memory, rows.shape[1], spearman(left[others], right[others])
 
 
 def peak() -> float:
@@ -107,185 +146,26 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def build_model() -> Any:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(SEED)
-    config = LlamaConfig(
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        intermediate_size=MLP,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=LENGTH,
-        tie_word_embeddings=False,
-        initializer_range=0.1,
-    )
-    model = LlamaForCausalLM(config).eval()
-    model.set_attn_implementation("eager")
-    return model
-
-
-def build_documents(count: int) -> np.ndarray:
-    """Return int64 ``[N, LENGTH]``: words by Zipf's law, half of each document from ten words of its own."""
-    draw = np.random.default_rng(SEED)
-    common = np.minimum(draw.zipf(1.3, (count, LENGTH)), VOCABULARY) - 1
+def equal_documents(count: int, length: int) -> Docs:
+    """Return int64 ``[length + 1]`` each: words by Zipf's law, half of each document from ten words of its own."""
+    draw, shape = np.random.default_rng(SEED), (count, length + 1)
+    common = np.minimum(draw.zipf(1.3, shape), VOCABULARY) - 1
     own = draw.integers(0, VOCABULARY, (count // 4 + 1, 10))[np.arange(count) // 4]
-    picked = np.take_along_axis(own, draw.integers(0, 10, (count, LENGTH)), axis=1)
-    return np.where(draw.random((count, LENGTH)) < 0.5, picked, common)
+    picked = np.take_along_axis(own, draw.integers(0, 10, shape), axis=1)
+    return list(np.where(draw.random(shape) < 0.5, picked, common))
 
 
-def block_layers(model: Any) -> list[str]:
-    from winnow.attribution.sites import find_sites
+def real_documents(count: int, length: int) -> Docs:
+    """Return texts of all sources in turn, in a byte-level BPE of their own, cut to ``length + 1`` tokens."""
+    from winnow.attribution.bench_data import read_texts
+    from winnow.train.tokenizer import train_tokenizer
 
-    return list(find_sites(model, "blocks"))
-
-
-def agreement(model: Any, docs: np.ndarray, rows: np.ndarray) -> float:
-    from winnow.attribution.correlation import spearman
-    from winnow.attribution.projected import Making, projected_gradients
-
-    few = min(128, len(docs))
-    exact = projected_gradients(model, list(docs[:few]), Making("blocks")).values.numpy()
-    # A document with itself would dominate any correlation.
-    others = ~np.eye(min(QUERIES, few), few, dtype=bool)
-    left, right = exact[:QUERIES] @ exact.T, rows[:QUERIES] @ rows[:few].T
-    return spearman(left[others], right[others])
-
-
-def ours(model: Any, docs: np.ndarray, projection: int) -> tuple[Seconds, np.ndarray]:
-    from winnow.attribution.projected import Making, projected_gradients
-    from winnow.attribution.projection import Projection
-
-    making = Making("blocks", Projection(projection, SEED))
-    projected_gradients(model, list(docs[:16]), making)
-    started = now()
-    rows = projected_gradients(model, list(docs), making).values.numpy()
-    return elapsed(started), rows
-
-
-def floor(model: Any, docs: np.ndarray, _: int) -> tuple[Seconds, None]:
-    """A plain forward and backward pass, all weight gradients included."""
-    import torch
-
-    def step(batch: np.ndarray) -> None:
-        model.zero_grad(set_to_none=True)
-        token_loss(model(torch.from_numpy(batch[:, :-1])).logits, torch.from_numpy(batch[:, 1:])).sum().backward()
-
-    step(docs[:16])
-    started = now()
-    for start in range(0, len(docs), 16):
-        step(docs[start : start + 16])
-    return elapsed(started), None
-
-
-def token_loss(logits: Any, labels: Any) -> Any:
-    """Return each document's mean token loss."""
-    from torch.nn import functional
-
-    return functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(dim=1)
-
-
-def trak(model: Any, docs: np.ndarray, projection: int) -> tuple[Seconds, np.ndarray]:
-    import torch
-    from trak import TRAKer
-    from trak.modelout_functions import AbstractModelOutput
-
-    class Loss(AbstractModelOutput):
-        def __init__(self) -> None:
-            super().__init__()
-
-        @staticmethod
-        def get_output(model: Any, weights: Any, buffers: Any, ids: Any) -> Any:
-            call = torch.func.functional_call(model, (weights, buffers), (ids[None, :-1],))
-            return token_loss(call.logits, ids[None, 1:]).sum()
-
-        @staticmethod
-        def get_out_to_loss_grad(model: Any, weights: Any, buffers: Any, batch: Any) -> Any:
-            return torch.ones(len(batch[0]), 1)
-
-    names = [f"{name}.weight" for name in block_layers(model)]
-    with tempfile.TemporaryDirectory() as folder:
-        traker = TRAKer(
-            model,
-            Loss(),
-            len(docs),
-            save_dir=folder,
-            device="cpu",
-            proj_dim=len(names) * projection**2,
-            use_half_precision=False,
-            grad_wrt=names,
-            logging_level=40,
-        )
-        traker.load_checkpoint(model.state_dict(), model_id=0)
-        started = now()
-        for start in range(0, len(docs), PEER_BATCH):
-            batch = torch.from_numpy(docs[start : start + PEER_BATCH])
-            traker.featurize([batch], num_samples=len(batch))
-        seconds = elapsed(started)
-        return seconds, np.array(traker.saver.current_store["grads"])
-
-
-def dattri_trak(model: Any, docs: np.ndarray, projection: int) -> tuple[Seconds, np.ndarray]:
-    import torch
-    from dattri.func.projection import random_project
-    from dattri.task import AttributionTask
-
-    names = [f"{name}.weight" for name in block_layers(model)]
-
-    def loss(parameters: Any, ids: Any) -> Any:
-        logits = torch.func.functional_call(model, parameters, (ids[None, :-1],)).logits
-        return token_loss(logits, ids[None, 1:]).sum()
-
-    task = AttributionTask(loss, model, model.state_dict())
-    parameters, _ = task.get_param(ckpt_idx=0, layer_name=names)
-    task_gradient = task.get_grad_target_func(in_dims=(None, 0), layer_name=names, ckpt_idx=0)
-    projector, out = None, []
-    started = now()
-    for start in range(0, len(docs), PEER_BATCH):
-        batch = torch.from_numpy(docs[start : start + PEER_BATCH])
-        gradients = task_gradient(parameters, batch)
-        if projector is None:
-            projector = random_project(gradients, len(batch), len(names) * projection**2, 32, device="cpu")
-        out.append(projector(gradients).detach())
-    return elapsed(started), torch.cat(out).numpy()
-
-
-def dattri_logra(model: Any, docs: np.ndarray, projection: int) -> tuple[Seconds, np.ndarray]:
-    import torch
-    from dattri.algorithm.logra import LoGraAttributor
-    from dattri.task import AttributionTask
-
-    names = block_layers(model)
-
-    def loss(model: Any, batch: Any, _: str) -> Any:
-        ids = batch["input_ids"]
-        return token_loss(model(ids[:, :-1]).logits, ids[:, 1:]).sum()
-
-    task = AttributionTask(loss, model, model.state_dict())
-    tokens: Any = [{"input_ids": torch.from_numpy(doc)} for doc in docs]
-    loader: Any = torch.utils.data.DataLoader(tokens, batch_size=16)
-    with tempfile.TemporaryDirectory() as folder:
-        attributor = LoGraAttributor(
-            task, names, hessian="Identity", proj_dim=projection**2, offload="cpu", cache_dir=folder
-        )
-        attributor._setup_compressors(loader)
-        started = now()
-        attributor.cache(loader)
-        seconds = elapsed(started)
-        rows = [value for value, _ in attributor.offload_manager.create_gradient_dataloader("gradients", batch_size=64)]
-        return seconds, torch.cat(rows).numpy()
-
-
-METHODS: dict[str, Callable[[Any, np.ndarray, int], tuple[Seconds, Any]]] = {
-    "ours": ours,
-    "floor": floor,
-    "dattri_logra": dattri_logra,
-    "trak": trak,
-    "dattri_trak": dattri_trak,
-}
+    each = -(-count // len(SOURCES))
+    groups = [[text[:CHARACTERS] for text in read_texts(source, SEED)[:each]] for source in SOURCES]
+    texts = [text for group in zip(*groups, strict=True) for text in group][:count]
+    tokenizer = train_tokenizer(texts, VOCABULARY)
+    encoded = (np.array(one.ids[: length + 1], dtype=np.int64) for one in tokenizer.encode_batch_fast(texts))
+    return [doc for doc in encoded if len(doc) > 1]
 
 
 def searches(count: int, projection: int, threads: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -63,6 +65,19 @@ def build_neox(seed: int = 0, context: int = 64) -> GPTNeoXForCausalLM:
         eos_token_id=0,
     )
     return _with_biases(GPTNeoXForCausalLM(config)).eval()
+
+
+def build_family(family: str, seed: int = 0, **more: int | bool) -> torch.nn.Module:
+    """Two small layers of any family that transformers knows by that name, with gains and biases that are not trivial.
+
+    qwen3 has one gain for every head of queries and keys, gemma2 gains of 1 + weight and capped logits, phi biases
+    everywhere and one norm for both halves of a block, mixtral experts in one tensor.
+    """
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    config = AutoConfig.for_model(family, **sizes, **heads, initializer_range=0.2, **more)
+    return _with_biases(AutoModelForCausalLM.from_config(config, attn_implementation="eager")).eval()
 
 
 def _with_biases(model: torch.nn.Module) -> torch.nn.Module:

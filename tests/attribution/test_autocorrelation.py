@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from winnow.attribution.autocorrelation import Factor, autocorrelations, powered
+from winnow.attribution.autocorrelation import Factor, autocorrelations, load_spectra, powered, save_spectra
 from winnow.attribution.projected import ProjectedGradients
 from winnow.attribution.projection import Layout
+from winnow.errors import UserError
 
 
 def _rows(count, unusable=()):
@@ -55,3 +56,19 @@ def test_without_damping_it_is_the_pseudo_inverse_and_without_gradients_it_is_ze
     empty = ProjectedGradients(Layout({"a": (2, 2)}), torch.zeros(3, 4), np.zeros(3), (None,) * 3, np.ones(3))
     nothing = autocorrelations(empty, {"a": slice(0, 4)})["a"].spectrum()
     assert not nothing.power(torch.ones(2, 4), -0.5, 0.1).any() and not nothing.form(torch.ones(2, 4), -1.0, 0.1).any()
+
+
+def test_spectra_that_stand_alone_are_kept_and_read_to_the_bit(tmp_path):
+    few, many = (_rows(count) for count in (12, 400))
+    path = tmp_path / "spectra.safetensors"
+    save_spectra({name: one.spectrum() for name, one in autocorrelations(few, few.layout.blocks).items()}, path)
+    assert not path.exists()  # one leans on its rows
+    spectra = {name: one.spectrum() for name, one in autocorrelations(many, many.layout.blocks).items()}
+    save_spectra(spectra, path)
+    read, asked = load_spectra(path), torch.ones(2, 35)
+    assert [item.name for item in tmp_path.iterdir()] == [path.name] and set(read) == set(spectra)
+    blocks = many.layout.blocks
+    assert torch.equal(powered(asked, read, blocks, -1.0, 0.1), powered(asked, spectra, blocks, -1.0, 0.1))
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match="delete this file"):
+        load_spectra(path)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import build_gpt2, build_llama, build_neox, own_gradients, random_docs
+from attribution_models import build_family, build_gpt2, build_llama, build_neox, own_gradients, random_docs
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from winnow.attribution.batching import batches, packed_batches
@@ -30,12 +30,12 @@ def _captured(model, docs, scope="all", cut=batches, **options):
     return found
 
 
-def _worst(model, docs, found):
+def _worst(model, docs, found, scope="all"):
     """The largest relative error of any site's gradient against ordinary autograd of the document alone.
 
     Sites whose gradient vanishes (queries and keys of one position) are measured against the whole gradient.
     """
-    sites = find_sites(model, "all")
+    sites = find_sites(model, scope)
     worst = 0.0
     for doc, gradients in zip(docs, found, strict=True):
         own = own_gradients(model, doc)
@@ -54,6 +54,32 @@ def test_every_parameters_gradient_equals_backward_of_the_document_alone(family,
     found = _captured(model, docs, cut=cut)
     assert all(len(gradients) == len(found[0]) for gradients in found)
     assert _worst(model, docs, found) < 1e-5
+
+
+@pytest.mark.parametrize("cut", [batches, packed_batches])
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [("qwen3", {"head_dim": 12, "tie_word_embeddings": False}), ("gemma2", {"head_dim": 8}), ("phi", {})],
+)
+def test_gains_of_heads_capped_logits_and_parallel_blocks_are_captured_too(family, more, cut):
+    model = build_family(family, **more)
+    docs = [*random_docs(3), np.array([1, 2])]
+    found = _captured(model, docs, cut=cut)
+    if family == "qwen3":
+        assert found[0]["model.layers.1.self_attn.k_norm"].shape == (1, 12)
+    assert {name for site in find_sites(model, "all").values() for name in site.parameters} == set(
+        dict(model.named_parameters())
+    )
+    assert _worst(model, docs, found) < 1e-5
+
+
+def test_experts_in_one_tensor_are_refused_by_name_and_the_rest_is_captured():
+    model = build_family("mixtral", num_local_experts=4, num_experts_per_tok=2)
+    for scope in ("blocks", "mlp+head", "all"):
+        with pytest.raises(UserError, match=r"mlp\.experts\.\w+ of Mixtral.* use scope attention"):
+            find_sites(model, scope)
+    docs, scope = random_docs(3), "attention+embeddings+head+norms"
+    assert _worst(model, docs, _captured(model, docs, scope), scope) < 1e-5
 
 
 def test_packed_windows_hold_several_documents_and_lose_none():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from attribution_models import own_gradients, random_docs
+from attribution_models import build_llama, own_gradients, random_docs
 
 from winnow.attribution.capture import capturing
 from winnow.attribution.curvature import Curvature, LayerCurvature, fit_curvature
@@ -91,3 +91,17 @@ def test_without_a_usable_document_there_is_no_curvature(llama):
 def test_a_layer_without_curvature_gives_zero_and_not_infinity():
     layer = LayerCurvature(torch.eye(2), torch.eye(3), torch.zeros(3, 2))
     assert not layer.inverse_product(torch.ones(3, 2), 0.1).any()
+
+
+def test_a_document_without_finite_values_is_left_out_of_both_passes():
+    model = build_llama()
+    docs = [np.where(doc == 5, 6, doc) for doc in random_docs(6, low=33, high=34)]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5] = torch.nan
+    with capturing(model, "mlp") as capture:
+        expected = fit_curvature(capture, docs, 64)
+        found = fit_curvature(capture, [*docs, np.full(33, 5)], 64)
+    assert (found.documents, found.excluded, found.positions) == (6, 1, expected.positions)
+    for name, layer in found.layers.items():
+        torch.testing.assert_close(layer.a_values, expected.layers[name].a_values, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(layer.eigenvalues.sum(), expected.layers[name].eigenvalues.sum(), rtol=1e-4, atol=0)

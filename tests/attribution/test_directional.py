@@ -77,7 +77,7 @@ def test_an_estimator_fitted_to_a_run_scores_queries_by_documents_and_finds_a_qu
 def test_queries_that_do_not_fit_in_memory_at_once_take_turns(llama, monkeypatch):
     fitted = make_directional("ekfac").fit(_run(llama), Settings())
     whole = fitted.score(Queries(QUERIES))
-    monkeypatch.setattr(directional, "_DIRECTION_BYTES", 1)
+    monkeypatch.setattr(directional, "DIRECTION_BYTES", 1)
     np.testing.assert_allclose(fitted.score(Queries(QUERIES)), whole, rtol=1e-4, atol=1e-5 * np.abs(whole).max())
 
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from attribution_models import build_gpt2, patterned_docs, random_docs
+from torch import nn
 
+from winnow.attribution import directional
 from winnow.attribution.bank import BankPlan, SubsetBank, train_bank
 from winnow.attribution.bench_runs import train_run
 from winnow.attribution.estimators import estimator_names, make_estimator
@@ -103,6 +106,27 @@ def test_an_estimator_uses_what_it_says(name: str, run: TrainingRun, queries: Qu
     for changed in (Settings(scope="head"), Settings(damping=3.0)):
         same = np.array_equal(estimator.fit(run, changed).score(queries), first)
         assert same != (("scope" if changed.scope == "head" else "damping") in estimator.uses)
+
+
+HOLDS_QUERIES = ("datainf", "diagonal_fisher", "ekfac", "fisher", "grad_cos", "quad_corrected", "source", "tracin")
+
+
+@pytest.mark.parametrize("name", HOLDS_QUERIES)
+def test_queries_in_blocks_score_as_all_at_once_and_no_more_are_held(
+    name: str, run: TrainingRun, queries: Queries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = make_estimator(name).fit(run, Settings("mlp"))
+    expected, held = fitted.score(queries), []
+    real = directional.query_gradients
+
+    def counted(model: nn.Module, docs: Sequence[np.ndarray], scope: str) -> dict[str, torch.Tensor]:
+        held.append(len(docs))
+        return real(model, docs, scope)
+
+    monkeypatch.setattr(directional, "query_gradients", counted)
+    monkeypatch.setattr(directional, "DIRECTION_BYTES", 1)
+    np.testing.assert_allclose(fitted.score(queries), expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+    assert set(held) == {1} and len(held) >= len(queries)
 
 
 @pytest.mark.parametrize("name", sorted(FINDS_ITS_OWN))

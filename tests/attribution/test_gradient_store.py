@@ -7,6 +7,7 @@ import pytest
 import torch
 from attribution_models import build_llama, random_docs
 
+from winnow.attribution import retrieval
 from winnow.attribution.autocorrelation import block_height, products
 from winnow.attribution.gradient_store import GradientChunk, GradientStore, StoreIndex
 from winnow.attribution.projected import Making, projected_gradients, store_gradients
@@ -187,7 +188,7 @@ def test_the_top_rows_are_those_of_a_full_sort_with_ties_by_place(tmp_path):
     assert top_rows(queries, store, 100)[1].shape == (4, 60)
 
 
-def test_faiss_finds_what_the_exact_search_finds_and_never_an_unusable_row(tmp_path):
+def test_faiss_finds_what_the_exact_search_finds_and_never_an_unusable_row(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32) * np.float32(1e-9)
     store = GradientStore.create(tmp_path / "s", _index(400, dtype="float32", part_rows=150))
     for number in store.missing():
@@ -210,6 +211,14 @@ def test_faiss_finds_what_the_exact_search_finds_and_never_an_unusable_row(tmp_p
         np.testing.assert_allclose(scores[query], dense[query, few[query]], rtol=1e-4)
         assert (np.diff(scores[query]) <= 0).all() and (scores[query] <= dense[query, exact[query]] + 1e-12).all()
     assert not np.isin([5, 155, 305], lists.top(queries, 400)[1]).any()
+    monkeypatch.setattr(retrieval, "ADDED_BYTES", 2 * 16 * 90)  # several pieces are merged
+    (tmp_path / "disk").mkdir()
+    GradientIndex.write(tmp_path / "disk/index", store, lists=4, probes=4)
+    (tmp_path / "disk").rename(tmp_path / "moved")
+    on_disk = GradientIndex.load(tmp_path / "moved/index")
+    assert sorted(path.name for path in (tmp_path / "moved").iterdir()) == ["index", "index.json", "index.lists"]
+    np.testing.assert_array_equal(on_disk.top(queries, 10)[1], lists.top(queries, 10)[1])
+    assert np.array_equal(on_disk.top(queries, 10, store)[1], exact)
     (tmp_path / "index").write_bytes(b"junk")
     with pytest.raises(UserError, match="not a gradient index"):
         GradientIndex.load(tmp_path / "index")

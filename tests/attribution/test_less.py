@@ -15,8 +15,8 @@ def _unit(rows):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def _twin(model, state, docs, groups, projection, scope, beta1, beta2, epsilon):
-    """Cosines ``[J, N]`` with each group's mean query gradient."""
+def _twin(model, state, docs, queries, projection, scope, beta1, beta2, epsilon):
+    """Cosines ``[Q, N]`` with each query's gradient."""
     sites, stepped = find_sites(model, scope), []
     for doc in docs:
         gradients = site_gradients(model, doc, scope, mean_token_loss)
@@ -25,11 +25,8 @@ def _twin(model, state, docs, groups, projection, scope, beta1, beta2, epsilon):
             g = gradients[name]
             gradients[name] = (beta1 * m + (1 - beta1) * g) / (beta2 * v + (1 - beta2) * g**2 + epsilon).sqrt()
         stepped.append(projected(gradients, projection))
-    means = []
-    for group in groups:
-        each = [projected(site_gradients(model, doc, scope, mean_token_loss), projection) for doc in group]
-        means.append({name: np.mean([one[name] for one in each], axis=0) for name in sites})
-    return _unit(means) @ _unit(stepped).T
+    asked = [projected(site_gradients(model, doc, scope, mean_token_loss), projection) for doc in queries]
+    return _unit(asked) @ _unit(stepped).T
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +41,17 @@ def second():
 
 
 @pytest.mark.parametrize("dimension", [5, 0])
-def test_scores_are_weighted_cosines_of_the_adam_direction_and_subtasks_take_the_largest(warm_llama, second, dimension):
+def test_scores_are_weighted_cosines_of_the_adam_direction(warm_llama, second, dimension):
     docs, queries = random_docs(12, seed=3), random_docs(4, seed=4)
     options = {"beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7}
     pairs = ((warm_llama, 3.0), (second, 1.0))
     run = run_of(docs, *(checkpoint_of(model, str(rate), rate, state) for (model, state), rate in pairs))
     fitted = Less().fit(run, Settings("mlp", projection=dimension, seed=2, options=options))
-    for groups, found in (
-        ([[query] for query in queries], fitted.score(Queries(queries))),
-        ([queries[::2], queries[1::2]], fitted.score_subtasks(Queries(queries), [0, 1, 0, 1])),
-    ):
-        wanted = sum(
-            rate / 4.0 * _twin(model, state, docs, groups, Projection(dimension, 2), "mlp", *options.values())
-            for (model, state), rate in pairs
-        )
-        wanted = wanted if found.ndim == 2 else wanted.max(axis=0)
-        np.testing.assert_allclose(found, wanted, atol=2e-4)
+    wanted = sum(
+        rate / 4.0 * _twin(model, state, docs, queries, Projection(dimension, 2), "mlp", *options.values())
+        for (model, state), rate in pairs
+    )
+    np.testing.assert_allclose(fitted.score(Queries(queries)), wanted, atol=2e-4)
 
 
 def test_documents_and_queries_without_a_gradient_have_no_score(warm_llama):
@@ -69,17 +61,12 @@ def test_documents_and_queries_without_a_gradient_have_no_score(warm_llama):
     queries = Queries([docs[0], np.array([1]), docs[2]])
     scores = fitted.score(queries)
     assert np.isnan(scores[1]).all() and np.isnan(scores[:, 5]).all() and np.isfinite(scores[[0, 2], :5]).all()
-    grouped = fitted.score_subtasks(queries, [0, 0, 1])
-    np.testing.assert_allclose(grouped[:5], scores[[0, 2], :5].max(axis=0), rtol=1e-5)
 
 
 def test_what_cannot_be_is_refused(llama, warm_llama):
     docs = random_docs(3)
     with pytest.raises(UserError, match="optimiser's state"):
         Less().fit(run_of(docs, checkpoint_of(llama)), Settings())
-    model, state = warm_llama
+    model, _ = warm_llama
     with pytest.raises(UserError, match="no exp_avg of"):
         Less().fit(run_of(docs, checkpoint_of(model, state={"lm_head.weight": {}})), Settings())
-    fitted = Less().fit(run_of(docs, checkpoint_of(model, state=state)), Settings(projection=2))
-    with pytest.raises(UserError, match="one subtask"):
-        fitted.score_subtasks(Queries(docs), [0, 2, 0])

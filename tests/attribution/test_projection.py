@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from attribution_models import build_llama, own_gradients, random_docs
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from winnow.attribution.projected import Making, projected_gradients
+from winnow.attribution.projected import Making, projected_gradients, store_gradients
 from winnow.attribution.projection import Layout, Projection
 from winnow.attribution.sites import find_sites
 from winnow.errors import UserError
@@ -131,6 +133,18 @@ def test_a_row_has_the_same_bits_in_any_company_and_broken_documents_have_none(l
     assert found.usable.tolist() == [True, False, False]
     assert "loss" in found.reasons[1] and "two tokens" in found.reasons[2]
     assert not found.values[1:].any() and found.values[0].any()
+
+
+def test_rows_of_mixed_precision_are_near_and_a_store_does_not_mix_the_two(llama, tmp_path):
+    docs, exact = random_docs(6), Making("blocks", Projection(4))
+    mixed = dataclasses.replace(exact, dtype="bfloat16")
+    wanted, found = projected_gradients(llama, docs, exact), projected_gradients(llama, docs, mixed)
+    error = (found.values - wanted.values).norm() / wanted.values.norm()
+    assert found.usable.all() and 0 < error < 0.05
+    assert torch.equal(projected_gradients(llama, docs[2:3], mixed).values[0], found.values[2])
+    store_gradients(tmp_path / "s", llama, docs, mixed)
+    with pytest.raises(UserError, match="another precision"):
+        store_gradients(tmp_path / "s", llama, docs, exact)
 
 
 def test_the_margin_rows_are_gradients_of_the_summed_log_odds(llama):

@@ -6,7 +6,7 @@ import torch
 from attribution_models import build_llama, patterned_docs, random_docs
 
 from winnow.attribution.estimators import make_estimator
-from winnow.attribution.estimators.representer import represent, similarity
+from winnow.attribution.estimators.representer import known_of, represent, similarity
 from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
 
 
@@ -27,8 +27,9 @@ def test_importance_and_state_of_a_document_are_those_of_its_own_pass(warm_llama
 
 def test_similarity_is_the_product_in_the_metric_times_a_gaussian_of_the_states(warm_llama):
     model, _ = warm_llama
-    documents, queries = represent(model, random_docs(6, seed=2)), represent(model, random_docs(2, seed=3))
-    found = similarity(queries, documents, 0.04)
+    docs = random_docs(6, seed=2)
+    documents, queries = represent(model, docs), represent(model, random_docs(2, seed=3))
+    found = similarity(model, queries, docs, known_of(model, docs), 0.04)
     size = documents.residuals.square().mean(dim=0).sqrt()
     metric = 1 / (size + 0.2 * size.mean()) ** 2
     distances = [(documents.states[i] - documents.states[j]).norm() for i in range(6) for j in range(i)]

@@ -5,8 +5,9 @@ import pytest
 import torch
 from attribution_models import build_llama, mean_loss, random_docs
 
+from winnow.attribution.adamw import AdamW, run_optimizer
 from winnow.attribution.run import RunCheckpoint, Settings, TrainingRun
-from winnow.attribution.stepping import AdamW, Steps, document_losses, in_batches, run_optimizer
+from winnow.attribution.stepping import Steps, document_losses, in_batches
 from winnow.errors import UserError
 
 
@@ -115,6 +116,18 @@ def test_options_set_the_optimizer_and_a_rate_of_zero_is_refused():
         run_optimizer(run, Settings())
     found = run_optimizer(run, Settings(options={"learning_rate": 0.1, "beta1": 0.5, "clip": 2.0}))
     assert (found.learning_rate, found.betas, found.clip) == (0.1, (0.5, 0.95), 2.0)
+    kept = RunCheckpoint("last", build_llama, 0.3, adamw=AdamW(0.3, (0.8, 0.99), 1e-6, 0.2, 0.5))
+    found = run_optimizer(TrainingRun(random_docs(2), (kept,)), Settings(options={"beta2": 0.9}))
+    assert found == AdamW(0.3, (0.8, 0.9), 1e-6, 0.2, 0.5)
+
+
+def test_what_a_checkpoint_recorded_of_its_optimizer_is_taken_and_a_broken_record_refused():
+    assert AdamW.recorded(None, 1e-3) == AdamW(1e-3) == AdamW.recorded({"schedule": {}}, 1e-3)
+    record = {"learning_rate": 2e-4, "betas": [0.8, 0.99], "epsilon": 1e-6, "weight_decay": 0.0, "clip": 0.5}
+    assert AdamW.recorded(record, 1e-3) == AdamW(2e-4, (0.8, 0.99), 1e-6, 0.0, 0.5)
+    for broken in ({"betas": 0.9}, {"learning_rate": "fast"}, ["x"]):
+        with pytest.raises(UserError, match="record of its optimizer"):
+            AdamW.recorded(broken, 1e-3)
 
 
 def test_a_state_without_second_moments_and_a_checkpoint_without_a_rate_are_refused(warm_llama):

@@ -11,11 +11,15 @@ all can be whitened too. Products are in float32; sums over chunks and eigendeco
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from winnow.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -211,6 +215,32 @@ def autocorrelations(rows: GradientRows, blocks: Mapping[str, slice]) -> dict[st
     for name, pieces in kept.items():
         found[name] = Autocorrelation(Factor(tuple(pieces), blocks[name].stop - blocks[name].start))
     return {name: found[name] for name in blocks}
+
+
+def save_spectra(spectra: Mapping[str, Spectrum], path: Path) -> None:
+    """Write spectra to one safetensors file, by temporary file and rename; nothing where one leans on its rows."""
+    from safetensors.torch import save_file
+
+    if any(spectrum.factor is not None for spectrum in spectra.values()):
+        return
+    tensors = {f"{name}/basis": spectrum.basis.contiguous() for name, spectrum in spectra.items()}
+    tensors |= {f"{name}/values": spectrum.values.contiguous() for name, spectrum in spectra.items()}
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file(tensors, temporary)
+    temporary.replace(path)
+
+
+def load_spectra(path: Path) -> dict[str, Spectrum]:
+    """Read what :func:`save_spectra` wrote. Raises :class:`UserError` for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name.removesuffix("/basis") for name in file.keys() if name.endswith("/basis")]  # noqa: SIM118
+            found = {name: (file.get_tensor(f"{name}/basis"), file.get_tensor(f"{name}/values")) for name in names}
+        return {name: Spectrum(len(basis), basis, values) for name, (basis, values) in found.items()}
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not the spectra of a gradient store ({error}); delete this file") from error
 
 
 def powered(

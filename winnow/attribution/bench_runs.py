@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.adamw import optimizer_state
 from winnow.attribution.bank import query_key
-from winnow.attribution.oracle import optimizer_state
 from winnow.attribution.retraining import Recipe, retrain
 from winnow.attribution.run import RunCheckpoint
 from winnow.errors import UserError

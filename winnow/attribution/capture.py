@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+_CACHED = 1 << 18  # logits in work at once on a processor: 1 MiB
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -123,14 +125,15 @@ class Capture:
                 labels = torch.from_numpy(batch.targets).to(self.device)
                 if draws is not None:
                     labels = _sample(logits.detach(), torch.from_numpy(draws).to(self.device))
-                losses = token_losses(logits, labels)
-                total = (losses * weights).sum()
-                del logits
-                torch.autograd.grad(total, current.leaves, allow_unused=True)
+                losses, slopes = losses_and_slopes(logits.detach(), labels, weights)
+                if logits.requires_grad:
+                    root = torch.autograd.graph.get_gradient_edge(logits)  # their place is needed, not their values
+                    del logits
+                    torch.autograd.grad(root, current.leaves, slopes, allow_unused=True)
             current.require_all(self.sites)
         finally:
             self._pass = None
-        return by_document(batch, losses.detach().double() * weights.double()).sum(dim=1)[: len(batch.rows)]
+        return by_document(batch, losses.double() * weights.double()).sum(dim=1)[: len(batch.rows)]
 
     def _arguments(self, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
@@ -240,13 +243,41 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return flat.view(labels.shape)
 
 
+def losses_and_slopes(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross-entropies in nats, float32 ``[B, T]``, and the gradient of their weighted sum in the logits.
+
+    The gradient, weight x (softmax - one hot), has the shape and dtype of ``logits`` ``[B, T, V]``; ``weights``
+    float32 ``[B, T]``. Positions are taken a few at a time, so that the processor's cache holds them from the softmax
+    to the gradient, which autograd's way reads and writes anew at every step.
+    """
+    import torch
+
+    flat, rows = logits.flatten(0, 1), (labels.flatten()[:, None], weights.flatten()[:, None])
+    losses, slopes = torch.empty(len(flat), 1, device=flat.device), torch.empty_like(flat)
+    step = max(1, (_CACHED if flat.device.type == "cpu" else _CACHED << 8) // flat.shape[1])
+    for start in range(0, len(flat), step):
+        part = slice(start, start + step)
+        (label, weight), given = (one[part] for one in rows), flat[part].float()
+        chances = torch.softmax(given, dim=1)
+        # log sum exp: the maximum, less the logarithm of its chance, which is never too small for float32.
+        losses[part] = (
+            given.amax(dim=1, keepdim=True) - given.gather(1, label) - chances.amax(dim=1, keepdim=True).log()
+        )
+        slopes[part] = chances.mul_(weight).scatter_add_(1, label, -weight)
+    return losses.view(labels.shape), slopes.view(logits.shape)
+
+
 def _sample(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     import torch
 
-    cumulative = torch.softmax(logits.float(), dim=-1).cumsum(dim=-1)
-    threshold = draws.to(cumulative.dtype)[:, :, None] * cumulative[:, :, -1:]
-    labels = torch.searchsorted(cumulative, threshold, right=True)[:, :, 0]
-    return labels.clamp(max=logits.shape[-1] - 1)
+    labels = torch.empty(draws.shape, dtype=torch.int64, device=logits.device)
+    for row, given in enumerate(logits):
+        cumulative = torch.softmax(given.float(), dim=-1).cumsum_(dim=-1)
+        threshold = draws[row].to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+        labels[row] = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return labels.clamp_(max=logits.shape[-1] - 1)
 
 
 def _autocast(device: torch.device, dtype: str) -> Any:

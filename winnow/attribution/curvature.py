@@ -7,7 +7,7 @@ The quantities and their use are in :mod:`winnow.attribution.kronecker`; here is
   tensor (q, k and v; gate and up) share one A and its eigenvectors.
 - Other sites (embeddings, tied weights, gains) have no single input and output gradient a position: their factors are
   E_n[G_n^T G_n] and E_n[G_n G_n^T] of whole documents. For a gain of one row that is its exact block of the Fisher.
-- Sides that count tokens (rows of embeddings and of tied weights, heads of more than ``DENSE_ROWS`` rows) keep the
+- Sides that count tokens (rows of embeddings and of tied weights, heads of more than 4,096 rows) keep the
   standard basis: an embedding's factor is diagonal there anyway, and V x V numbers are too many.
 
 Conventions. d comes from labels *sampled* from the model (the true Fisher) unless ``labels="text"`` asks for the
@@ -22,14 +22,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from winnow.attribution.batching import Batch, batches, canonical_order, uniforms
-from winnow.attribution.capture import Capture, Captured
-from winnow.attribution.ghost import LinearGradients, SiteGradients
-from winnow.attribution.kronecker import Curvature, Labels, LayerCurvature
+from winnow.attribution.capture import Capture
+from winnow.attribution.curvature_terms import CovarianceTerms, MomentTerms, Terms
+from winnow.attribution.kronecker import Basis, Curvature, Labels, LayerCurvature
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
-DENSE_ROWS = 4096
+BATCH_TOKENS = 1024  # positions in a batch: its logits and gradients fit better in the caches
+T = TypeVar("T", bound=Terms)
 
 
 @dataclass
 class Covariances:
     """Sums over documents, float64: ``right`` for the I side, ``left`` for the O side; a vector stands for a diagonal.
 
+    Of a matrix only what is on and above the diagonal counts.
     ``same`` names for every site the one that holds its right side; ``linear`` the sites measured by position.
     """
 
@@ -54,16 +56,6 @@ class Covariances:
     documents: int = 0
     positions: int = 0
     excluded: int = 0
-
-
-@dataclass(frozen=True)
-class Basis:
-    """One site's eigenvectors (float32, None = identity) and K-FAC eigenvalues (float32), see ``LayerCurvature``."""
-
-    q_a: torch.Tensor | None
-    q_s: torch.Tensor | None
-    a_values: torch.Tensor
-    s_values: torch.Tensor
 
 
 def fit_curvature(
@@ -103,12 +95,17 @@ def add_covariances(
 ) -> None:
     """Add the documents' terms at one checkpoint to ``sums``: the first pass. Raises :class:`UserError`, see above."""
     used = 0
-    for done, captured in _passes(capture, docs, context, labels, seed):
-        _add_batch(sums, captured)
-        sums.positions += int(captured.mask.sum())
-        used += int(captured.usable.sum())
+
+    def start(mask: torch.Tensor) -> CovarianceTerms:
+        return CovarianceTerms(sums.same, sums.linear, mask)
+
+    for batch in _walk(capture, docs, context, labels, seed, start):
+        _add(sums.right, batch.terms.right)
+        _add(sums.left, batch.terms.left)
+        sums.positions += batch.positions
+        used += batch.usable
         if progress is not None:
-            progress(done, len(docs))
+            progress(batch.done, len(docs))
     if used == 0:
         raise UserError(
             f"none of the {len(docs)} curvature documents has a finite loss and gradient over two or more tokens; "
@@ -149,18 +146,10 @@ def add_moments(
     progress: Progress | None = None,
 ) -> None:
     """Add sum_n (Q_S^T G_n Q_A)^2 at one checkpoint to ``moments`` (float64 ``[O, I]`` by site): the second pass."""
-    import torch
-
-    for done, captured in _passes(capture, docs, context, labels, seed):
-        shared: dict[tuple[int, int], torch.Tensor] = {}
-        for name, basis in bases.items():
-            gradients = captured.sites[name]
-            if name not in moments:
-                moments[name] = torch.zeros(gradients.site.shape, dtype=torch.float64, device=capture.device)
-            for start, stop, rows in rotated_rows(gradients, basis.q_s, basis.q_a, shared):
-                moments[name][start:stop] += rows.square().sum(dim=0)
+    for batch in _walk(capture, docs, context, labels, seed, lambda _: MomentTerms(bases)):
+        _add(moments, batch.terms.squares)
         if progress is not None:
-            progress(done, len(docs))
+            progress(batch.done, len(docs))
 
 
 def assemble(
@@ -177,16 +166,44 @@ def assemble(
     return Curvature(layers, sums.documents, sums.excluded, labels, seed, sums.positions)
 
 
-def _passes(
-    capture: Capture, docs: Sequence[np.ndarray], context: int, labels: Labels, seed: int
-) -> Iterator[tuple[int, Captured]]:
+@dataclass(frozen=True)
+class _Batch(Generic[T]):
+    """``terms`` of one batch, of ``usable`` documents and so many ``positions``; ``done`` documents with it."""
+
+    terms: T
+    done: int
+    usable: int
+    positions: int
+
+
+def _walk(
+    capture: Capture,
+    docs: Sequence[np.ndarray],
+    context: int,
+    labels: Labels,
+    seed: int,
+    start: Callable[[torch.Tensor], T],
+) -> Iterator[_Batch[T]]:
+    """Yield every batch's terms, made by ``start`` from its mask of positions that count."""
+    import torch
+
     ordered = [docs[position] for position in canonical_order(docs)]
     done = 0
-    for batch in batches(ordered, context, full=False):
+    for batch in batches(ordered, context, full=False, batch_tokens=BATCH_TOKENS):
         draws = _draws(batch, ordered, seed) if labels == "sampled" else None
-        captured = capture.run(batch, draws)
+        mask, usable = torch.from_numpy(batch.weights > 0).to(capture.device), len(batch.rows)
+        terms = start(mask)
+        losses = capture.stream(batch, terms.add, draws, hide=True)
+        sums = torch.stack([tensor.sum().double() for tensor in terms.tensors()])
+        if not bool(torch.isfinite(losses).all() and torch.isfinite(sums).all()):
+            # A document is not usable. Only with all sites at hand is it known which, and can it be left out of all.
+            captured = capture.run(batch, draws)
+            mask, usable = captured.mask, int(captured.usable.sum())
+            terms = start(mask)
+            for gradients in captured.sites.values():
+                terms.add(gradients.site, gradients)
         done += len(batch.rows)
-        yield done, captured
+        yield _Batch(terms, done, usable, int(mask.sum()))
 
 
 def _draws(batch: Batch, docs: Sequence[np.ndarray], seed: int) -> np.ndarray:
@@ -197,55 +214,12 @@ def _draws(batch: Batch, docs: Sequence[np.ndarray], seed: int) -> np.ndarray:
     return draws
 
 
-def _add_batch(sums: Covariances, captured: Captured) -> None:
-    counts = captured.mask.sum(dim=1).float()
-    longest = counts.max()
-    alike = bool(((counts == longest) | (counts == 0.0)).all())  # rows of no document are zero, whatever their factor
-    holders: dict[int, str] = {}
-    products: dict[int, torch.Tensor] = {}
-    for name, gradients in captured.sites.items():
-        if not isinstance(gradients, LinearGradients):
-            sums.same[name] = name
-            _add_whole(sums, name, gradients, captured.mask.device)
-            continue
-        sums.linear.add(name)
-        given = gradients.inputs
-        # Decided in the first batch: which layers read one tensor is a matter of the model's structure.
-        holder = sums.same.setdefault(name, holders.setdefault(id(given), name))
-        if holder == name:
-            if id(given) not in products:
-                flat = given.float().flatten(0, 1)
-                products[id(given)] = (flat.T @ flat).double()
-            _add(sums.right, name, products[id(given)])
-        taken = gradients.gradients.float()
-        flat = (taken if alike else taken * counts[:, None, None]).flatten(0, 1)
-        wide = gradients.site.kind == "head" and flat.shape[1] > DENSE_ROWS
-        left = flat.square().sum(dim=0).double() if wide else (flat.T @ flat).double()
-        _add(sums.left, name, left * longest.double().square() if alike else left)
-
-
-def _add_whole(sums: Covariances, name: str, gradients: SiteGradients, device: torch.device) -> None:
-    import torch
-
-    height, width = gradients.site.shape
-    right = torch.zeros(width, width, dtype=torch.float64, device=device)
-    if gradients.site.kind == "norm":
-        values = gradients.per_example()
-        right += torch.einsum("boi,boj->ij", values, values)
-        left = torch.einsum("boi,bpi->op", values, values).double()
-    else:
-        left = torch.zeros(height, dtype=torch.float64, device=device)
-        for start, stop in gradients.chunks():
-            values = gradients.rows(start, stop)
-            left[start:stop] = values.square().sum(dim=(0, 2))
-            flat = values.flatten(0, 1)
-            right += flat.T @ flat
-    _add(sums.right, name, right)
-    _add(sums.left, name, left)
-
-
-def _add(sums: dict[str, torch.Tensor], name: str, term: torch.Tensor) -> None:
-    sums[name] = sums[name] + term if name in sums else term
+def _add(sums: dict[str, torch.Tensor], terms: Mapping[str, torch.Tensor]) -> None:
+    for name, term in terms.items():
+        if name in sums:
+            sums[name] += term
+        else:
+            sums[name] = term.double()
 
 
 def _eigen(matrix: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
@@ -254,40 +228,5 @@ def _eigen(matrix: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
 
     if matrix.ndim == 1:
         return None, matrix
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    values, vectors = torch.linalg.eigh(matrix, UPLO="U")
     return vectors.float(), values.clamp(min=0.0)
-
-
-def rotated_rows(
-    gradients: SiteGradients,
-    q_s: torch.Tensor | None,
-    q_a: torch.Tensor | None,
-    shared: dict[tuple[int, int], torch.Tensor] | None = None,
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yield (start, stop, rows ``start:stop`` of Q_S^T G_n Q_A, float32 ``[B, stop - start, I]``) of every document.
-
-    ``shared`` keeps the rotated inputs of layers that read one tensor, within one batch.
-    """
-    import torch
-
-    height, width = gradients.site.shape
-    if isinstance(gradients, LinearGradients):
-        given, taken = gradients.inputs.float(), gradients.gradients.float()
-        if given.shape[1] * (height**2 + width**2) <= height * width * (height + width):
-            key = (id(gradients.inputs), id(q_a))
-            turned = shared.get(key) if shared is not None else None
-            turned = turned if turned is not None else given if q_a is None else given @ q_a
-            if shared is not None:
-                shared[key] = turned
-            taken = taken if q_s is None else taken @ q_s
-            for start, stop in gradients.chunks():
-                yield start, stop, torch.bmm(taken[:, :, start:stop].transpose(1, 2), turned)
-            return
-    if q_s is None:
-        for start, stop in gradients.chunks():
-            values = gradients.rows(start, stop)
-            yield start, stop, values if q_a is None else values @ q_a
-        return
-    # Formed before it is rotated: cheaper for documents longer than the layer is wide.
-    values = gradients.per_example()
-    yield 0, height, q_s.T @ (values if q_a is None else values @ q_a)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from winnow.attribution.batching import batches, check_documents, packed_batches
 from winnow.attribution.capture import Capture, capturing, context_length, vocabulary_size
 from winnow.attribution.curvature import Labels, fit_curvature
 from winnow.attribution.estimators import Context, Directional, Fitted
-from winnow.attribution.ghost import SiteGradients
+from winnow.attribution.ghost import SiteGradients, finite_rows
 from winnow.attribution.run import Queries, Settings, TrainingRun, require_queries
 from winnow.attribution.scores import GRADIENT_NOT_FINITE, LOSS_NOT_FINITE, TOO_SHORT, Progress
 from winnow.attribution.second_moments import BETA2, adam_second_moments
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from winnow.attribution.kronecker import Curvature
+
 log = logging.getLogger(__name__)
-_DIRECTION_BYTES = 2 << 30  # directions held at once; more queries take more passes over the documents
+DIRECTION_BYTES = 2 << 30
+"""Of the queries' gradients that are held at once, by every estimator; more queries take more passes over documents."""
 _QUERIES_AT_ONCE = 16  # preconditioned together in float64
 
 
@@ -74,13 +77,18 @@ def query_gradients(
             for name, site in capture.sites.items()
         }
         for batch in batches(docs, context_length(model)):
-            captured = capture.run(batch)
-            usable = captured.usable.cpu()
-            rows = torch.from_numpy(batch.rows)[usable].to(capture.device)
-            kept = torch.nonzero(usable).flatten().to(capture.device)
-            for name, gradients in captured.sites.items():
+            rows = torch.from_numpy(batch.rows).to(capture.device)
+            usable = torch.ones(len(rows), dtype=torch.bool, device=capture.device)
+
+            def keep(site: Site, gradients: SiteGradients, rows: Any = rows, usable: Any = usable) -> None:
                 for start, stop in gradients.chunks():
-                    found[name][rows, start:stop] = gradients.rows(start, stop)[kept]
+                    part = gradients.rows(start, stop)[: len(rows)]
+                    found[site.name][rows, start:stop] = part
+                    usable &= finite_rows(part)
+
+            usable &= torch.isfinite(capture.stream(batch, keep, hide=True))
+            for value in found.values():
+                value[rows[~usable]] = torch.nan
     return found
 
 
@@ -135,16 +143,18 @@ def score_along(
     return MultiScores(influence, loss, tokens, lengths > context, tuple(reason), flops)
 
 
-def fit_directional(estimator: Directional, run: TrainingRun, settings: Settings) -> Fitted:
+def fit_directional(
+    estimator: Directional, run: TrainingRun, settings: Settings, curvature: Curvature | None = None
+) -> Fitted:
     """Fit what the preconditioner requires at the run's last checkpoint; scoring then streams over its documents.
 
-    Curvature is measured on the run's documents, second moments are the optimiser's.
+    Curvature is measured on the run's documents unless it is given, second moments are the optimiser's.
     """
     model = run.final.load()
     check_documents(run.documents, vocabulary_size(model))
-    curvature = moments = None
+    moments = None
     with capturing(model, settings.scope) as capture:
-        if estimator.requires_curvature:
+        if estimator.requires_curvature and curvature is None:
             labels: Labels = "text" if settings.options.get("empirical") else "sampled"
             curvature = fit_curvature(capture, run.documents, context_length(model), labels=labels, seed=settings.seed)
         if estimator.requires_second_moments:
@@ -163,11 +173,10 @@ class _FittedDirectional(Fitted):
     context: Context
 
     def score(self, queries: Queries) -> np.ndarray:
-        influence = np.full((len(queries), len(self.documents)), np.nan)
-        for part in _blocks(len(queries), self._numbers()):
-            directions = self.directions(queries.tokens[part])
-            influence[part] = score_along(self.model, self.documents, directions, self.scope).influence
-        return influence
+        return in_blocks(queries, scope_size(self.model, self.scope), self._score)
+
+    def _score(self, queries: Queries) -> np.ndarray:
+        return score_along(self.model, self.documents, self.directions(queries.tokens), self.scope).influence
 
     def _damped(self, damping: float) -> Fitted:
         return replace(self, context=replace(self.context, damping=damping))
@@ -182,16 +191,21 @@ class _FittedDirectional(Fitted):
                 found[name][part] = value.float()
         return found
 
-    def _numbers(self) -> int:
-        from winnow.attribution.sites import find_sites
 
-        return sum(site.shape[0] * site.shape[1] for site in find_sites(self.model, self.scope).values())
+def in_blocks(queries: Queries, numbers: int, score: Callable[[Queries], np.ndarray], held: int = 1) -> np.ndarray:
+    """Return ``score`` of all queries, float64 ``[Q, N]``, asked of as many at a time as ``DIRECTION_BYTES`` hold.
+
+    A query takes ``held`` times 4 bytes x ``numbers``, the parameters of the scope, and at least one is asked.
+    """
+    height = max(1, DIRECTION_BYTES // (4 * held * numbers))
+    return np.concatenate([score(queries.part(slice(at, at + height))) for at in range(0, len(queries), height)])
 
 
-def _blocks(queries: int, numbers: int) -> Iterator[slice]:
-    height = max(1, _DIRECTION_BYTES // (4 * numbers))
-    for start in range(0, queries, height):
-        yield slice(start, start + height)
+def scope_size(model: nn.Module, scope: str) -> int:
+    """Return how many numbers a gradient of the scope's parameters has."""
+    from winnow.attribution.sites import find_sites
+
+    return sum(site.shape[0] * site.shape[1] for site in find_sites(model, scope).values())
 
 
 def _products(capture: Capture, batch: Any, directions: Mapping[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:

@@ -87,24 +87,26 @@ def roll_out(
 def credit(rollouts: Rollouts, count: int, decay: float) -> np.ndarray:
     """Return w, float64 ``[count, R]``, of ``count`` documents by the regression above; NaN for those never measured.
 
-    ``decay`` is AdamW's b1. The ridge penalty is chosen by leaving one step out.
+    ``decay`` is AdamW's b1. The ridge penalty is chosen by leaving one step out. A step knows the documents of its own
+    rollout only, so the regression's matrix is sparse, and what is decomposed is ``[count, count]`` (or steps by steps,
+    where they are fewer).
     """
+    from scipy.sparse import coo_array
+
     falls = rollouts.losses[:, :-1] - rollouts.losses[:, 1:]
     finite = np.isfinite(falls).all(axis=2)
-    rows, targets = [], []
-    for place in range(rollouts.groups.shape[1]):
-        there = finite[:, place]
-        if not there.any():
-            break
-        shares = np.zeros((len(falls), count))
-        for earlier in range(place + 1):
-            share = (1.0 - decay) * decay ** (place - earlier)
-            np.add.at(shares, (np.arange(len(falls)), rollouts.groups[:, earlier]), share)
-        # Centred by step: c_t is fitted, and not shrunk.
-        rows.append(shares[there] - shares[there].mean(axis=0))
-        targets.append(falls[there, place] - falls[there, place].mean(axis=0))
     result = np.full((count, falls.shape[2]), np.nan)
-    if rows:
-        seen = np.unique(rollouts.groups[finite])
-        result[seen] = fit_ridge(np.concatenate(rows), np.concatenate(targets)).weights[seen]
+    row, place = np.nonzero(finite)
+    if not len(row):
+        return result
+    step, earlier = np.meshgrid(place, np.arange(falls.shape[1]), indexing="ij")
+    members = rollouts.groups[row]
+    there = earlier <= step
+    shares = (1.0 - decay) * decay ** (step - earlier)[there]
+    where = (np.nonzero(there)[0], members[there])
+    features = coo_array((shares, where), shape=(len(row), count)).tocsr()
+    # Centred by step: c_t is fitted, and not shrunk.
+    groups = np.unique(place, return_inverse=True)[1]
+    seen = np.unique(rollouts.groups[finite])
+    result[seen] = fit_ridge(features[:, seen], falls[row, place], groups).weights
     return result

@@ -36,6 +36,16 @@ _PARTS = ("q_a", "q_s", "eigenvalues", "a_values", "s_values")
 
 
 @dataclass(frozen=True)
+class Basis:
+    """One site's eigenvectors (float32, None = identity) and K-FAC eigenvalues (float32), see ``LayerCurvature``."""
+
+    q_a: torch.Tensor | None
+    q_s: torch.Tensor | None
+    a_values: torch.Tensor
+    s_values: torch.Tensor
+
+
+@dataclass(frozen=True)
 class LayerCurvature:
     """One site's bases ``q_a`` ``[I, I]`` and ``q_s`` ``[O, O]`` and its EK-FAC ``eigenvalues`` ``[O, I]``, float32.
 
@@ -68,13 +78,19 @@ class LayerCurvature:
         return rotated if self.q_s is None else self.q_s @ rotated
 
     def inverse_product(self, direction: torch.Tensor, damping: float, *, kfac: bool = False) -> torch.Tensor:
-        """Return iHVP(V), float64 ``[..., O, I]``, for V ``[..., O, I]``.
+        """Return iHVP(V), float64 ``[..., O, I]``, for V ``[..., O, I]``; see :meth:`solve`."""
+        return self.solve(direction, damping, kfac=kfac).double()
+
+    def solve(self, direction: torch.Tensor, damping: float, *, kfac: bool = False) -> torch.Tensor:
+        """Return iHVP(V), ``[..., O, I]`` in the precision of the bases, for V ``[..., O, I]``.
 
         lambda = ``damping`` times the mean eigenvalue. ``kfac``: with K-FAC's eigenvalues. A layer without any
         curvature (all eigenvalues zero) has zero gradients, and gives zero.
         """
         weights = self.inverse_eigenvalues(damping, kfac=kfac).to(self.eigenvalues)
-        return self.rotate_back(self.rotate(direction) * weights).double()
+        rotated = self.rotate(direction)
+        # Without a basis there is nothing rotated, but the caller's own direction.
+        return self.rotate_back(rotated * weights if rotated is direction else rotated.mul_(weights))
 
     def inverse_eigenvalues(self, damping: float, *, kfac: bool = False) -> torch.Tensor:
         """Return 1 / (Lambda + lambda), float64 ``[O, I]``; zero where that would divide by zero."""

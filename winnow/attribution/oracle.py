@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.adamw import AdamW, optimizer_state
 from winnow.attribution.batching import canonical_order, check_documents, tokens_used
 from winnow.attribution.capture import context_length, frozen, vocabulary_size
 from winnow.attribution.scores import (
@@ -33,7 +34,7 @@ from winnow.attribution.scores import (
     Progress,
     Scores,
 )
-from winnow.attribution.stepping import AdamW, Steps, document_losses, in_batches, optimizer_state
+from winnow.attribution.stepping import Steps, document_losses, in_batches
 from winnow.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from winnow.attribution.batching import Batch
 from winnow.attribution.ghost import DenseGradients, LinearGradients, SiteGradients
 from winnow.attribution.lookups import EmbeddingGradients, TiedGradients
-from winnow.attribution.sites import Site
+from winnow.attribution.sites import Site, output_scale
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class Pass:
             raise UserError(f"layer {site.name} runs twice in one forward pass; leave it out of the scope")
         if embeds and len(output) == 1 < rows:  # positions are looked up once for all rows
             given, output = given.expand(rows, -1), output.expand(rows, -1, -1)
-        if output.ndim != 3 or len(output) != rows:
+        if (output.ndim != 3 and not (site.kind == "norm" and output.ndim == 4)) or len(output) != rows:
             raise UserError(
-                f"layer {site.name}: its output has shape {tuple(output.shape)}, not rows by positions by width; "
-                "leave it out of the scope"
+                f"layer {site.name}: its output has shape {tuple(output.shape)}, not rows by positions by width (as "
+                "of an expert that sees some tokens only); use a scope without it, such as attention"
             )
         if not output.requires_grad:
             output = output.detach().requires_grad_()
@@ -70,6 +70,8 @@ class Pass:
             module: Any = site.embedding if site.kind == "tied" else site.module
             if module.padding_idx is not None:  # a token whose vector is never trained
                 gradient = gradient.masked_fill((given == module.padding_idx)[:, :, None], 0.0)
+            if (scale := output_scale(module)) != 1.0:
+                gradient = gradient * scale
             found = EmbeddingGradients(site, by_document(self._batch, given), by_document(self._batch, gradient))
             head = self._heads.pop(site.name, None)
             self._visit(site, found if head is None else TiedGradients(site, head, found))
@@ -105,10 +107,22 @@ class Pass:
         import torch
 
         gradient = gradient.float()
-        rows = [by_document(self._batch, _normalised(site, given.detach()).mul_(gradient)).sum(dim=1)]
+        rows = [self._summed(site, _normalised(site, given.detach()).mul_(gradient))]
         if site.bias:
-            rows.append(by_document(self._batch, gradient).sum(dim=1))
+            rows.append(self._summed(site, gradient))
         return torch.stack(rows, dim=1)
+
+    def _summed(self, site: Site, terms: torch.Tensor) -> torch.Tensor:
+        """Return each document's sum over positions, ``[B, E]``, and over heads where a gain is that of every head."""
+        if terms.ndim == 4 and self._batch.packing is not None:
+            positions = self._batch.inputs.shape[1]
+            if terms.shape[1] == terms.shape[2]:
+                raise UserError(
+                    f"layer {site.name}: as many heads as positions, so its gradient cannot be told apart by document "
+                    "in packed windows; do not pack, or leave it out of the scope"
+                )
+            terms = (terms if terms.shape[1] == positions else terms.transpose(1, 2)).sum(dim=2)
+        return by_document(self._batch, terms).flatten(1, -2).sum(dim=1)
 
 
 def _normalised(site: Site, given: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,7 @@ from winnow.attribution.influence import context_length, vocabulary_size
 from winnow.attribution.projection import Layout, Projection
 from winnow.attribution.scores import GRADIENT_NOT_FINITE, LOSS_NOT_FINITE, TOO_SHORT, Progress
 from winnow.attribution.sites import Site, find_sites
+from winnow.forward import resolve_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,9 @@ class Making:
     """How rows are made of gradients.
 
     ``scales`` by site divide a gradient's rows (r ``[O]``) and columns (c ``[I]``) before it is projected;
-    ``transform`` replaces the gradient, which is formed in full for it, some rows at a time.
+    ``transform`` replaces the gradient, which is formed in full for it, some rows at a time. ``dtype`` "bfloat16" runs
+    the passes in mixed precision, "auto" where the processor multiplies it; products over positions and rows are
+    float32 all the same.
     """
 
     scope: str = "blocks"
@@ -61,6 +64,7 @@ class Making:
     objective: Objective = "loss"
     scales: Mapping[str, tuple[torch.Tensor, torch.Tensor]] | None = None
     transform: Transform | None = None
+    dtype: str = "float32"
 
     def layout(self, sites: Mapping[str, Site]) -> Layout:
         """Return where each site lies in a row."""
@@ -104,7 +108,7 @@ def projected_gradients(
     import torch
 
     check_documents(docs, vocabulary_size(model))
-    with capturing(model, making.scope) as capture:
+    with capturing(model, making.scope, dtype=making.dtype) as capture:
         maker = _Maker(capture, making)
         values = _zeros(len(docs), maker.layout.width)
         losses, doubts = np.full(len(docs), np.nan), np.ones(len(docs))
@@ -146,13 +150,14 @@ def store_gradients(
         "checkpoint": model_digest(model),
         "context": context_length(model),
         "scales": _scales_digest(making.scales),
+        **({} if (passes := resolve_dtype(making.dtype)) == "float32" else {"precision": passes}),
     }
     layout = making.layout(find_sites(model, making.scope))
     store = GradientStore.create(path, StoreIndex(layout, len(docs), _documents_digest(docs), facts, dtype, part_rows))
     missing = store.missing()
     done = len(docs) - sum(len(store.places(number)) for number in missing)
     log.info("%s: %d of %d parts to write, %d numbers a document", path, len(missing), store.index.parts, layout.width)
-    with capturing(model, making.scope) as capture:
+    with capturing(model, making.scope, dtype=making.dtype) as capture:
         maker = _Maker(capture, making)
         for number in missing:
             places = store.places(number)

@@ -7,6 +7,7 @@ float64 ``[N]`` multiply a document's products: one over its norm makes them cos
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SPARE = 4  # candidates a result that an approximate index is asked for, before the exact products rank them
 TRAINED_ON = 40  # rows a list that the lists' centres are fitted to; faiss warns below 39
+ADDED_BYTES = 1 << 28  # of rows that are added in memory before they are written, where lists lie on disk
 TOP_EXPONENT = 8  # the largest number of the sample in 16 bits; others may be larger by 2^7
 
 
@@ -68,22 +70,41 @@ class GradientIndex:
         """
         import faiss
 
-        usable, width, scale = rows.usable, rows.layout.width, 1.0
         if lists:
-            sample = _sample(rows, weights, lists * TRAINED_ON, seed)
-            # Gradients are small: without it float16 would hold zeros. A power of two changes no other bit.
-            scale = 2.0 ** (TOP_EXPONENT - int(np.frexp(np.abs(sample).max(initial=1e-30))[1]))
-            inner: Any = faiss.index_factory(width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-            inner.nprobe = probes or max(1, lists // 8)
-            inner.cp.seed = seed
-            inner.train(sample * np.float32(scale))
+            inner, scale = _trained(rows, weights, lists, probes, seed)
         else:
-            inner = faiss.IndexIDMap2(faiss.IndexFlatIP(width))
-        for where, values in rows.blocks():
-            places = np.flatnonzero(usable[where]) + where.start
-            found = _weighted(values.numpy()[places - where.start], weights, places)
+            inner, scale = faiss.IndexIDMap2(faiss.IndexFlatIP(rows.layout.width)), 1.0
+        for places, found in _usable_rows(rows, weights):
             inner.add_with_ids(found * np.float32(scale), places)
-        return cls(inner, len(usable), scale)
+        return cls(inner, len(rows.usable), scale)
+
+    @classmethod
+    def write(cls, path: Path, rows: GradientRows, *, lists: int, probes: int = 0, seed: int = 0) -> None:
+        """Build as :meth:`build` does with lists, but on disk: memory is that of the sample and of ``ADDED_BYTES``.
+
+        Writes what :meth:`load` reads and the lists beside it, in ``path.lists``, which searches map.
+        """
+        import faiss
+        from faiss.contrib.ondisk import merge_ondisk
+
+        inner, scale = _trained(rows, None, lists, probes, seed)
+        pieces: list[Path] = []
+        part, room = faiss.clone_index(inner), max(1, ADDED_BYTES // (2 * rows.layout.width))
+
+        def close() -> None:
+            pieces.append(path.with_suffix(f".{len(pieces)}.tmp"))
+            faiss.write_index(part, str(pieces[-1]))
+
+        for places, found in _usable_rows(rows, None):
+            part.add_with_ids(found * np.float32(scale), places)
+            if part.ntotal >= room:
+                close()
+                part = faiss.clone_index(inner)
+        close()
+        merge_ondisk(inner, [str(piece) for piece in pieces], str(path.with_suffix(".lists")))
+        for piece in pieces:
+            piece.unlink()
+        cls(inner, len(rows.usable), scale).save(path)
 
     def top(
         self,
@@ -121,7 +142,8 @@ class GradientIndex:
 
         try:
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            return cls(faiss.read_index(str(path)), int(facts["documents"]), float(facts["scale"]))
+            inner = faiss.read_index(str(path), faiss.IO_FLAG_ONDISK_SAME_DIR)
+            return cls(inner, int(facts["documents"]), float(facts["scale"]))
         except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a gradient index ({type(error).__name__}); build it again") from error
 
@@ -129,6 +151,28 @@ class GradientIndex:
 def _largest(values: np.ndarray, places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.lexsort((places, -values), axis=1)[:, :count]
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+
+
+def _trained(rows: GradientRows, weights: np.ndarray | None, lists: int, probes: int, seed: int) -> tuple[Any, float]:
+    """Return an inverted file without rows, its lists fitted to a sample, and by what rows are multiplied in it."""
+    import faiss
+
+    sample = _sample(rows, weights, lists * TRAINED_ON, seed)
+    # Gradients are small: without it float16 would hold zeros. A power of two changes no other bit.
+    scale = 2.0 ** (TOP_EXPONENT - int(np.frexp(np.abs(sample).max(initial=1e-30))[1]))
+    inner: Any = faiss.index_factory(rows.layout.width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    inner.nprobe = probes or max(1, lists // 8)
+    inner.cp.seed = seed
+    inner.train(sample * np.float32(scale))
+    return inner, scale
+
+
+def _usable_rows(rows: GradientRows, weights: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the places of usable rows, some at a time, and the rows, multiplied by their weights."""
+    usable = rows.usable
+    for where, values in rows.blocks():
+        places = np.flatnonzero(usable[where]) + where.start
+        yield places, _weighted(values.numpy()[places - where.start], weights, places)
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray | None, places: np.ndarray) -> np.ndarray:
@@ -146,11 +190,14 @@ def _sample(rows: GradientRows, weights: np.ndarray | None, count: int, seed: in
 
 
 def _exact(directions: torch.Tensor, rows: Any, places: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    out = np.full(places.shape, -np.inf)
+    out, height = np.full(places.shape, -np.inf), block_height(directions.shape[1])
     for query, direction in enumerate(directions.double()):
         there = np.flatnonzero(places[query] >= 0)
-        chosen = places[query, there].astype(np.int64)
-        out[query, there] = (rows.rows(chosen).double() @ direction).numpy()
-        if weights is not None:
-            out[query, there] *= weights[chosen]
+        there = there[np.argsort(places[query, there])]
+        for start in range(0, len(there), height):
+            here = there[start : start + height]
+            chosen = places[query, here].astype(np.int64)
+            out[query, here] = (rows.rows(chosen).double() @ direction).numpy()
+            if weights is not None:
+                out[query, here] *= weights[chosen]
     return out

@@ -13,6 +13,7 @@ from winnow.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from winnow.attribution.adamw import AdamW
     from winnow.attribution.bank import SubsetBank
 
 
@@ -22,7 +23,7 @@ class RunCheckpoint:
 
     ``load`` gives the model, a fresh one each time; ``learning_rate`` is that of the step at the checkpoint and
     ``steps`` how many optimiser steps its segment (since the checkpoint before) took; ``optimizer`` maps a parameter's
-    name to AdamW's exp_avg, exp_avg_sq and step; either is None where it was not kept.
+    name to AdamW's exp_avg, exp_avg_sq and step; ``adamw``: its settings there. Each is None where it was not kept.
     """
 
     name: str
@@ -30,6 +31,7 @@ class RunCheckpoint:
     learning_rate: float | None = None
     steps: int = 1
     optimizer: Mapping[str, Mapping[str, Any]] | None = None
+    adamw: AdamW | None = None
 
     @property
     def known_rate(self) -> float:
@@ -76,6 +78,10 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def part(self, where: slice) -> Queries:
+        """Return some of them."""
+        return Queries(self.tokens[where], None if self.texts is None else self.texts[where])
 
 
 @dataclass(frozen=True)

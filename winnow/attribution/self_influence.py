@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from winnow.attribution.curvature import rotated_rows
+from winnow.attribution.curvature_terms import rotated_rows
 from winnow.attribution.gradient_sums import GradientSums
 from winnow.errors import UserError
 

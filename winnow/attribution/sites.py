@@ -7,13 +7,17 @@ A *site* is a group of parameters whose per-document gradient is one matrix ``[O
 - ``head``: the linear layer that gives the logits, where its weight is its own;
 - ``embedding``: tokens ``[V, E]`` or learned positions ``[P, E]``;
 - ``tied``: one weight ``[V, E]`` that is embedding and head; the gradients of both uses are added;
-- ``norm``: the gain as the first row ``[1, E]``, the bias where there is one as the second.
+- ``norm``: the gain as the first row ``[1, E]``, the bias where there is one as the second. One gain for every head (of
+  queries and keys, as in Qwen3) is a norm too.
+
+Weights of several experts in one tensor of three dimensions (mixtures of experts) are no site: what a document's tokens
+meet there depends on the routing. A scope that would hold them is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +101,8 @@ def find_sites(model: nn.Module, scope: str = "blocks", bias: bool | None = None
             f"scope '{scope}' matches no layer of {type(model).__name__}; use {', '.join(SCOPES)}, several joined "
             f"by '+', or a regular expression over names such as {', '.join(list(everything)[:3]) or '(it has none)'}"
         )
+    if named:
+        _require_no_fused_experts(model, sites, parts)
     if named and "all" in parts and biased:
         _require_every_parameter(model, sites)
     _require_every_use(model, sites)
@@ -157,11 +163,20 @@ def _is_linear(module: nn.Module) -> bool:
 def _is_embedding(module: nn.Module) -> bool:
     from torch import nn
 
-    return _keeps_forward(module, nn.Embedding)
+    return _keeps_forward(module, nn.Embedding) or (isinstance(module, nn.Embedding) and _is_scaled(module))
+
+
+def _is_scaled(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("ScaledWordEmbedding") and hasattr(module, "embed_scale")
+
+
+def output_scale(embedding: nn.Module) -> float:
+    """Return by what an embedding multiplies its rows: 1, but in Gemma and its like."""
+    return float(getattr(embedding, "embed_scale", 1.0)) if _is_scaled(embedding) else 1.0
 
 
 def _keeps_forward(module: nn.Module, kind: type[nn.Module]) -> bool:
-    # A subclass that computes something else (a scaled embedding, an adapter) has another gradient.
+    # A subclass that computes something else (an adapter) has another gradient.
     return isinstance(module, kind) and type(module).forward is kind.forward
 
 
@@ -169,6 +184,21 @@ def _is_norm(module: nn.Module) -> bool:
     own = dict(module.named_parameters(recurse=False))
     flat = set(own) <= {"weight", "bias"} and all(parameter.ndim == 1 for parameter in own.values())
     return flat and "norm" in type(module).__name__.lower() and not list(module.children())
+
+
+def _require_no_fused_experts(model: nn.Module, sites: Mapping[str, Site], parts: Sequence[str]) -> None:
+    """Raise where a scope names all weights of the blocks and some are experts' in one tensor."""
+    if {"blocks", "mlp", "all"}.isdisjoint(parts):
+        return
+    covered = {name for site in sites.values() for name in site.parameters}
+    for name, parameter in model.named_parameters():
+        block = _BLOCK.search(name)
+        if block is not None and parameter.ndim == 3 and name not in covered and "conv" not in name.lower():
+            raise UserError(
+                f"scope '{'+'.join(parts)}': {name} of {type(model).__name__} holds the weights of several experts in "
+                "one tensor, whose gradients cannot be told apart by document; use scope attention, or "
+                "attention+embeddings+head"
+            )
 
 
 def _require_every_parameter(model: nn.Module, sites: Mapping[str, Site]) -> None:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.batching import Batch, canonical_order, check_documents
 from winnow.attribution.capture import vocabulary_size
 from winnow.attribution.scores import Progress
-from winnow.attribution.stepping import AdamW, Steps, document_losses, in_batches
+from winnow.attribution.stepping import Steps, document_losses, in_batches
 from winnow.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from winnow.attribution.surrogates.interface import Features, Surrogate
 from winnow.attribution.surrogates.model import fit_influence_model
 from winnow.errors import UserError
 
-METHODS = ("encoder", "mlp", "ridge", "trees")
+METHODS = ("encoder", "grams", "mlp", "ridge", "trees")
 NAMES = ("words", "links")
 COUNT = 90
 
@@ -100,8 +100,8 @@ def test_neither_the_order_of_the_probes_nor_the_company_of_a_document_changes_a
 @pytest.mark.parametrize("loss", LOSSES[1:])
 def test_every_loss_ranks_what_it_was_fitted_to(name, loss, encoder, world):
     features, targets = world
-    if name == "ridge":
-        with pytest.raises(UserError, match=f"'ridge' has no loss '{loss}'; use one of squared"):
+    if name in ("grams", "ridge"):
+        with pytest.raises(UserError, match=f"'{name}' has no loss '{loss}'; use one of squared"):
             make(name, encoder, loss)
         return
     order = np.argsort(features.ids[:, 0], kind="stable")
@@ -125,16 +125,17 @@ def test_a_model_started_from_the_former_one_is_better_with_few_probes(name, enc
     assert reached > alone - 0.01 and reached > 0.7
 
 
-def test_a_method_that_reads_texts_says_so_when_it_has_none(encoder, world, models):
+@pytest.mark.parametrize("name", ["encoder", "grams"])
+def test_a_method_that_reads_texts_says_so_when_it_has_none(name, encoder, world, models):
     features, targets = world
-    with pytest.raises(UserError, match="'encoder' reads texts"):
+    with pytest.raises(UserError, match=f"'{name}' reads texts"):
         fit_influence_model(
             features.ids, features.embeddings, features.signals, targets,
-            surrogate=make("encoder", encoder), signal_names=NAMES,
+            surrogate=make(name, encoder), signal_names=NAMES,
         )  # fmt: skip
-    assert models("encoder").reads_texts
+    assert models(name).reads_texts
     with pytest.raises(UserError, match="reads texts"):
-        models("encoder").predict(features.embeddings, features.signals)
+        models(name).predict(features.embeddings, features.signals)
 
 
 def test_fine_tuning_moves_the_encoder_and_another_encoder_in_its_place_is_noticed(encoder, world, models, tmp_path):
@@ -153,5 +154,5 @@ def test_fine_tuning_moves_the_encoder_and_another_encoder_in_its_place_is_notic
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(UserError, match="'forest' is unknown; use one of encoder, mlp, ridge, trees"):
+    with pytest.raises(UserError, match="'forest' is unknown; use one of encoder, grams, mlp, ridge, trees"):
         make_surrogate("forest")

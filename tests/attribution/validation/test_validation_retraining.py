@@ -7,8 +7,8 @@ import pytest
 import torch
 from attribution_models import build_llama, patterned_docs, random_docs
 
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.retraining import Recipe
-from winnow.attribution.stepping import AdamW
 from winnow.attribution.validation.brittleness import RANDOM, brittleness
 from winnow.attribution.validation.memorisation import memorisation
 from winnow.attribution.validation.recovery import recover, suspicions

@@ -36,6 +36,12 @@ class FittedDataInf(Fitted):
     damping: float
 
     def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.directional import in_blocks, scope_size
+
+        # Gradients, their sums in float64, and directions.
+        return in_blocks(queries, scope_size(self.source.model, self.source.scope), self._score, held=4)
+
+    def _score(self, queries: Queries) -> np.ndarray:
         from winnow.attribution.directional import query_gradients, score_along
 
         gradients = query_gradients(self.source.model, queries.tokens, self.source.scope)

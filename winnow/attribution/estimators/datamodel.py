@@ -46,16 +46,3 @@ def require_bank(run: TrainingRun) -> SubsetBank:
     if run.bank is None or len(run.bank.masks) < 4:
         raise UserError("a datamodel learns from models trained on subsets; train a bank of at least 4 first")
     return run.bank
-
-
-def predict_left_out(bank: SubsetBank, folds: int = 8) -> np.ndarray:
-    """Return each subset's losses, float64 ``[M, Q]``, as a datamodel of the other folds' subsets predicts them.
-
-    Every subset is predicted by a model that has not seen it, so all of them can judge.
-    """
-    masks, losses = bank.masks.astype(np.float64), bank.losses.mean(axis=1)
-    fold = np.arange(len(masks)) % folds
-    predicted = np.empty_like(losses)
-    for part in np.unique(fold):
-        predicted[fold == part] = fit_ridge(masks[fold != part], losses[fold != part]).predict(masks[fold == part])
-    return predicted

@@ -73,6 +73,11 @@ class _Fitted(Fitted):
     diagonal: dict[str, torch.Tensor]
 
     def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.directional import in_blocks, scope_size
+
+        return in_blocks(queries, scope_size(self.model, self.settings.scope), self._score)
+
+    def _score(self, queries: Queries) -> np.ndarray:
         from winnow.attribution.directional import query_gradients, score_along
 
         directions = query_gradients(self.model, queries.tokens, self.settings.scope)

@@ -28,4 +28,4 @@ class Ekfac(Directional, name="ekfac"):
         if context.curvature is None:
             raise ValueError("ekfac needs a fitted curvature")
         layers = context.curvature.layers
-        return {name: layers[name].inverse_product(value, context.damping) for name, value in gradients.items()}
+        return {name: layers[name].solve(value, context.damping) for name, value in gradients.items()}

@@ -34,6 +34,12 @@ class FittedFisher(Fitted):
     damping: float
 
     def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.directional import in_blocks, scope_size
+
+        # Gradients, their sums in float64, and directions in both.
+        return in_blocks(queries, scope_size(self.fisher.source.model, self.fisher.source.scope), self._score, held=5)
+
+    def _score(self, queries: Queries) -> np.ndarray:
         from winnow.attribution.directional import query_gradients, score_along
 
         source, count = self.fisher.source, len(self.run.documents)

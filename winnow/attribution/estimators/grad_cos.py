@@ -26,6 +26,11 @@ class FittedGradCos(Fitted):
     norms: np.ndarray
 
     def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.directional import in_blocks, scope_size
+
+        return in_blocks(queries, scope_size(self.source.model, self.source.scope), self._score)
+
+    def _score(self, queries: Queries) -> np.ndarray:
         from winnow.attribution.directional import query_gradients
 
         directions = query_gradients(self.source.model, queries.tokens, self.source.scope)

@@ -32,7 +32,7 @@ class HiddenState(Estimator, name="hidden_state"):
     def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         model = run.final.load()
         weighted = bool(settings.options.get("position_weighted", 1.0))
-        return _Fitted(model, weighted, _represent(model, run.documents, weighted))
+        return _Fitted(model, weighted, represent(model, run.documents, weighted))
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class _Fitted(Fitted):
     documents: np.ndarray
 
     def score(self, queries: Queries) -> np.ndarray:
-        return _represent(self.model, queries.tokens, self.weighted) @ self.documents.T
+        return represent(self.model, queries.tokens, self.weighted) @ self.documents.T
 
 
-def _represent(model: nn.Module, documents: Sequence[np.ndarray], weighted: bool) -> np.ndarray:
+def represent(model: nn.Module, documents: Sequence[np.ndarray], weighted: bool) -> np.ndarray:
     """Return unit vectors float64 ``[N, H]``, NaN for a document without two tokens or finite hidden states."""
     import torch
 

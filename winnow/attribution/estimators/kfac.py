@@ -28,5 +28,5 @@ class Kfac(Directional, name="kfac"):
             raise ValueError("kfac needs a fitted curvature")
         layers = context.curvature.layers
         return {
-            name: layers[name].inverse_product(value, context.damping, kfac=True) for name, value in gradients.items()
+            name: layers[name].solve(value, context.damping, kfac=True) for name, value in gradients.items()
         }

@@ -4,8 +4,8 @@ r"""LESS: cosines of the direction that Adam would step in with a document and t
     I(q, i) = sum_k w_k cos(P Gamma_i(theta_k), P g_q(theta_k)),    w_k the learning rates, scaled to sum to 1
 
 m and v are the training optimiser's, P the two-sided projection. Adam's corrections of m and v for its first steps are
-factors common to all weights, which the cosine ignores (epsilon aside). The gradients of a subtask's queries are
-averaged before the cosine, and a task's score is its largest over subtasks (:meth:`FittedLess.score_subtasks`).
+factors common to all weights, which the cosine ignores (epsilon aside). The paper averages a subtask's queries before
+the cosine and takes the largest over subtasks; here every query has its own score.
 **Positive = helpful.** All Gamma_i share the momentum m, so scores rank documents and have no meaningful zero.
 
 Source: Xia et al. 2024, sections 3 and 4 (there with low-rank adapters; here with the parameters of the scope).
@@ -15,7 +15,7 @@ Source: Xia et al. 2024, sections 3 and 4 (there with low-rank adapters; here wi
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,36 +44,16 @@ class FittedLess(Fitted):
     order: np.ndarray
 
     def score(self, queries: Queries) -> np.ndarray:
-        return self._score(queries, np.arange(len(queries)))
-
-    def score_subtasks(self, queries: Queries, subtasks: Sequence[int]) -> np.ndarray:
-        """Return float64 ``[N]``: the largest over subtasks of the score of each one's mean query gradient.
-
-        ``subtasks`` gives every query's, 0 to J - 1. Queries without a gradient do not count.
-        """
-        if len(subtasks) != len(queries) or sorted(set(subtasks)) != list(range(max(subtasks, default=-1) + 1)):
-            raise UserError("less: give every query one subtask, numbered from 0 without gaps")
-        scores = self._score(queries, np.asarray(subtasks, dtype=np.int64))
-        alive = scores[~np.isnan(scores).all(axis=1)]
-        return alive.max(axis=0) if len(alive) else np.full(len(self.order), np.nan)
-
-    def _score(self, queries: Queries, groups: np.ndarray) -> np.ndarray:
-        """Return ``[J, N]``, one row a group of queries; NaN for a group without any gradient."""
         import torch
 
         from winnow.attribution.autocorrelation import products
         from winnow.attribution.projected import projected_gradients
 
-        order = canonical_order(queries.tokens)
-        total = np.zeros((int(groups.max(initial=-1)) + 1, len(self.order)))
+        total = np.zeros((len(queries), len(self.order)))
         for checkpoint, weight, rows in zip(self.checkpoints, self.weights, self.rows, strict=True):
-            asked = projected_gradients(checkpoint.load(), [queries.tokens[place] for place in order], self.making)
-            sums = torch.zeros((len(total), asked.layout.width), dtype=torch.float64)
-            sums.index_add_(0, torch.from_numpy(groups[order]), asked.values.double())
-            cosines = products(torch.nn.functional.normalize(sums, dim=1, eps=1e-300), rows)
-            alive = np.zeros(len(total), dtype=bool)
-            np.logical_or.at(alive, groups[order], asked.usable)
-            cosines[~alive] = np.nan
+            asked = projected_gradients(checkpoint.load(), queries.tokens, self.making)
+            cosines = products(torch.nn.functional.normalize(asked.values.double(), dim=1, eps=1e-300), rows)
+            cosines[~asked.usable] = np.nan
             total += weight * cosines
         scores = np.empty_like(total)
         scores[:, self.order] = total

@@ -21,6 +21,7 @@ from winnow.attribution.batching import canonical_order
 from winnow.attribution.estimators import Estimator, Fitted
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from winnow.attribution.autocorrelation import GradientRows, Spectrum
@@ -50,15 +51,21 @@ class FittedLogra(Fitted):
         order = np.arange(len(rows.usable)) if order is None else order
         return cls(model, making, rows, order, spectra, damping)
 
-    def score(self, queries: Queries) -> np.ndarray:
-        from winnow.attribution.autocorrelation import powered, products
+    def directions(self, queries: Queries) -> tuple[torch.Tensor, np.ndarray]:
+        """Return (R + mu I)^-1 p_q, float64 ``[Q, D]``, and which queries have a gradient, bool ``[Q]``."""
+        from winnow.attribution.autocorrelation import powered
         from winnow.attribution.projected import projected_gradients
 
         asked = projected_gradients(self.model, queries.tokens, self.making)
-        directions = powered(asked.values, self.spectra, asked.layout.blocks, -1.0, self.damping)
+        return powered(asked.values, self.spectra, asked.layout.blocks, -1.0, self.damping), asked.usable
+
+    def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.autocorrelation import products
+
+        directions, usable = self.directions(queries)
         scores = np.empty((len(queries), len(self.order)))
         scores[:, self.order] = products(directions, self.rows)
-        scores[~asked.usable] = np.nan
+        scores[~usable] = np.nan
         return scores
 
 

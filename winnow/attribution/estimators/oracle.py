@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.attribution.adamw import ADAMW_OPTIONS, AdamW, run_optimizer
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.oracle import OneStepOracle, measurable
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import ADAMW_OPTIONS, AdamW, run_optimizer
 
 
 @dataclass(frozen=True)

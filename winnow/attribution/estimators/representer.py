@@ -7,13 +7,14 @@ document's loss asks of the model's outputs: its global importance, summed over 
 alpha_q reads it out for the target "log-likelihood of q". The product divides coordinate v by (s_v + sqrt(damping)
 mean s)^2 with s_v^2 the mean of alpha_v^2 over documents, the diagonal of the outputs' empirical Fisher: without it,
 the commonest tokens decide alone. k is a Gaussian kernel between the documents' mean last hidden states, its width
-twice their median distance. Only forward passes, and no gradient of a parameter. Source: Tsai et al. 2023 (Sample based
-explanations via generalized representers), sections 3 and 4; the metric is ours.
+twice their median distance. Only forward passes, and no gradient of a parameter: one a checkpoint, and one more a set
+of queries, since no alpha_i ``[V]`` is kept. Source: Tsai et al. 2023 (Sample based explanations via generalized
+representers), sections 3 and 4; the metric is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,15 +42,30 @@ class Representation:
     states: torch.Tensor
 
 
-def represent(model: nn.Module, docs: Sequence[np.ndarray]) -> Representation:
-    """Return mean residuals onehot(y) - p and mean last hidden states of documents, over their predicted tokens."""
+@dataclass(frozen=True)
+class Known:
+    """Of all documents at one checkpoint: ``states`` float64 ``[N, H]`` and ``size`` float32 ``[V]``, the s above."""
+
+    states: torch.Tensor
+    size: torch.Tensor
+
+    @property
+    def usable(self) -> torch.Tensor:
+        import torch
+
+        return torch.isfinite(self.states).all(dim=1)
+
+
+def represented(model: nn.Module, docs: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Representation]]:
+    """Yield places int64 ``[R]`` of some documents with mean residuals onehot(y) - p and mean last hidden states.
+
+    Means are over predicted tokens. Documents of fewer than two tokens never come.
+    """
     import torch
 
     check_documents(docs, vocabulary_size(model))
     with frozen(model), torch.inference_mode():
         device = next(model.parameters()).device
-        residuals = torch.full((len(docs), vocabulary_size(model)), float("nan"))
-        states = torch.full((len(docs), 1), float("nan"), dtype=torch.float64)
         for batch in batches(docs, context_length(model)):
             inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
             weights = torch.from_numpy(batch.weights).to(device)[:, :, None]
@@ -60,46 +76,78 @@ def represent(model: nn.Module, docs: Sequence[np.ndarray]) -> Representation:
             probabilities = torch.softmax(output.logits.float(), dim=-1).masked_fill(weights == 0.0, 0.0)
             mean -= (probabilities * weights).sum(dim=1)
             hidden = output.hidden_states[-1].float().masked_fill(weights == 0.0, 0.0)
-            if states.shape[1] == 1:
-                states = states.expand(-1, hidden.shape[-1]).clone()
-            rows, count = torch.from_numpy(batch.rows), len(batch.rows)
-            residuals[rows] = mean[:count].cpu()
-            states[rows] = (hidden * weights).sum(dim=1)[:count].double().cpu()
+            count = len(batch.rows)
+            states = (hidden * weights).sum(dim=1)[:count].double().cpu()
+            yield batch.rows, Representation(mean[:count].cpu(), states)
+
+
+def represent(model: nn.Module, docs: Sequence[np.ndarray]) -> Representation:
+    """Return mean residuals and mean last hidden states of documents, all of them held: for queries, which are few."""
+    import torch
+
+    residuals = torch.full((len(docs), vocabulary_size(model)), torch.nan)
+    states = torch.full((len(docs), 1), torch.nan, dtype=torch.float64)
+    for rows, found in represented(model, docs):
+        if states.shape[1] == 1:
+            states = states.expand(-1, found.states.shape[1]).clone()
+        residuals[rows], states[rows] = found.residuals, found.states
     return Representation(residuals, states)
 
 
-def similarity(queries: Representation, documents: Representation, damping: float) -> torch.Tensor:
-    """Return <alpha_q, alpha_i>_M k(i, q), float64 ``[Q, N]``."""
+def known_of(model: nn.Module, docs: Sequence[np.ndarray]) -> Known:
+    """Return states and sizes of documents: one pass, whose residuals are not kept."""
     import torch
 
-    known = torch.isfinite(documents.states).all(dim=1)
-    size = documents.residuals[known].square().mean(dim=0).sqrt()
-    metric = 1.0 / (size + damping**0.5 * size.mean()).clamp(min=1e-12)
-    importance = ((queries.residuals * metric) @ (documents.residuals * metric).T).double()
-    if int(known.sum()) < 2:
+    total = torch.zeros(vocabulary_size(model), dtype=torch.float64)
+    states, count = torch.full((len(docs), 1), torch.nan, dtype=torch.float64), 0
+    for rows, found in represented(model, docs):
+        if states.shape[1] == 1:
+            states = states.expand(-1, found.states.shape[1]).clone()
+        states[rows] = found.states
+        usable = torch.isfinite(found.states).all(dim=1)
+        total += found.residuals[usable].double().square().sum(dim=0)
+        count += int(usable.sum())
+    return Known(states, (total / max(1, count)).sqrt().float())
+
+
+def similarity(
+    model: nn.Module, queries: Representation, docs: Sequence[np.ndarray], known: Known, damping: float
+) -> torch.Tensor:
+    """Return <alpha_q, alpha_i>_M k(i, q), float64 ``[Q, N]``: another pass over the documents."""
+    import torch
+
+    metric = 1.0 / (known.size + damping**0.5 * known.size.mean()).clamp(min=1e-12)
+    asked = queries.residuals * metric.square()
+    importance = torch.full((len(queries.states), len(docs)), torch.nan, dtype=torch.float64)
+    for rows, found in represented(model, docs):
+        importance[:, rows] = (asked @ found.residuals.T).double()
+    usable = known.usable
+    if int(usable.sum()) < 2:
         return importance
-    width = 2.0 * torch.pdist(documents.states[known][:WIDTH_SAMPLE]).median().clamp(min=1e-12)
-    return importance * torch.exp(-((torch.cdist(queries.states, documents.states) / width) ** 2) / 2.0)
+    width = 2.0 * torch.pdist(known.states[usable][:WIDTH_SAMPLE]).median().clamp(min=1e-12)
+    return importance * torch.exp(-((torch.cdist(queries.states, known.states) / width) ** 2) / 2.0)
 
 
 @dataclass(frozen=True)
 class FittedRepresenter(Fitted):
-    """The documents' representations at every checkpoint; the models are loaded again for the queries.
+    """What is known of the documents at every checkpoint; the models are loaded again for the queries.
 
     ``order[k]`` is the document of row k: a canonical one, so that the kernel's sample is the same in any order given.
     """
 
     run: TrainingRun
     order: np.ndarray
-    documents: tuple[Representation, ...]
+    known: tuple[Known, ...]
     damping: float
 
     def score(self, queries: Queries) -> np.ndarray:
         """Return float64 ``[Q, N]``; NaN where the document or the query has no finite loss."""
-        total = np.zeros((len(queries), len(self.run.documents)))
-        for checkpoint, documents in zip(self.run.checkpoints, self.documents, strict=True):
-            weight = checkpoint.travelled
-            total += weight * similarity(represent(checkpoint.load(), queries.tokens), documents, self.damping).numpy()
+        docs = [self.run.documents[place] for place in self.order]
+        total = np.zeros((len(queries), len(docs)))
+        for checkpoint, known in zip(self.run.checkpoints, self.known, strict=True):
+            model = checkpoint.load()
+            asked = represent(model, queries.tokens)
+            total += checkpoint.travelled * similarity(model, asked, docs, known, self.damping).numpy()
         scores = np.empty_like(total)
         scores[:, self.order] = total
         return scores
@@ -113,5 +161,5 @@ class Representer(Estimator, name="representer"):
     def _fit(self, run: TrainingRun, settings: Settings) -> Fitted:
         order = canonical_order(run.documents)
         docs = [run.documents[place] for place in order]
-        documents = tuple(represent(one.load(), docs) for one in run.checkpoints)
-        return FittedRepresenter(run, order, documents, settings.damping)
+        known = tuple(known_of(one.load(), docs) for one in run.checkpoints)
+        return FittedRepresenter(run, order, known, settings.damping)

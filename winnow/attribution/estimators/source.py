@@ -57,6 +57,13 @@ class FittedSource(Fitted):
     segments: tuple[Segment, ...]
 
     def score(self, queries: Queries) -> np.ndarray:
+        from winnow.attribution.directional import in_blocks
+
+        # What a segment is asked along, and what the one before it will be.
+        numbers = sum(layer.eigenvalues.numel() for layer in self.segments[-1].curvature.layers.values())
+        return in_blocks(queries, numbers, self._score, held=2)
+
+    def _score(self, queries: Queries) -> np.ndarray:
         from winnow.attribution.directional import query_gradients, score_along
 
         documents = self.run.documents

@@ -17,6 +17,8 @@ import numpy as np
 from winnow.attribution.estimators import Estimator, Fitted
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from winnow.attribution.run import Queries, Settings, TrainingRun
 
 
@@ -28,14 +30,17 @@ class FittedTracIn(Fitted):
     scope: str
 
     def score(self, queries: Queries) -> np.ndarray:
-        from winnow.attribution.directional import query_gradients, score_along
+        from winnow.attribution.directional import in_blocks, query_gradients, scope_size, score_along
 
         total = np.zeros((len(queries), len(self.run.documents)))
         for checkpoint in self.run.checkpoints:
             model = checkpoint.load()
-            directions = query_gradients(model, queries.tokens, self.scope)
-            found = score_along(model, self.run.documents, directions, self.scope)
-            total += checkpoint.travelled * found.influence
+
+            def products(some: Queries, model: nn.Module = model) -> np.ndarray:
+                directions = query_gradients(model, some.tokens, self.scope)
+                return score_along(model, self.run.documents, directions, self.scope).influence
+
+            total += checkpoint.travelled * in_blocks(queries, scope_size(model, self.scope), products)
         return total
 
 

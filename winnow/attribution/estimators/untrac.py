@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.attribution.adamw import ADAMW_OPTIONS, run_optimizer
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import ADAMW_OPTIONS, run_optimizer
 from winnow.attribution.untrac import Unlearner
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.attribution.adamw import ADAMW_OPTIONS
 from winnow.attribution.estimators import Estimator, Fitted
 from winnow.attribution.estimators.untrac import make_unlearner
 from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.stepping import ADAMW_OPTIONS
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ WEIGHTS = "encoder."
 
 
 @dataclass(frozen=True)
-class EncoderPredictor(Predictor, kind="encoder", reads_texts=True):
+class EncoderPredictor(Predictor, kind="encoder", reads_texts=True, encodes=True):
     """``head`` on the vectors of the fine-tuned encoder: ``weights`` by parameter name over those in ``location``."""
 
     head: RidgePredictor

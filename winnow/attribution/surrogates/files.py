@@ -61,4 +61,4 @@ def _restored(number: int, told: dict[str, Any], tensors: dict[str, np.ndarray],
     prefix = f"{number}/"
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     kind, facts = PREDICTORS[told["kind"]], {name: value for name, value in told.items() if name != "kind"}
-    return kind.restore(own, facts | {"location": encoder} if kind.reads_texts else facts)
+    return kind.restore(own, facts | {"location": encoder} if kind.encodes else facts)

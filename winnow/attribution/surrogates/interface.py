@@ -46,10 +46,12 @@ class Predictor(ABC):
 
     kind: ClassVar[str] = ""
     reads_texts: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
-    def __init_subclass__(cls, kind: str, reads_texts: bool = False) -> None:
+    def __init_subclass__(cls, kind: str, reads_texts: bool = False, encodes: bool = False) -> None:
+        """``encodes``: :meth:`restore` also needs the ``location`` of the encoder that was fine-tuned."""
         super().__init_subclass__()
-        cls.kind, cls.reads_texts = kind, reads_texts
+        cls.kind, cls.reads_texts, cls.encodes = kind, reads_texts, encodes
         PREDICTORS[kind] = cls
 
     @property

@@ -1,11 +1,14 @@
-r"""Ridge regression in closed form, the penalty and the share of the former model chosen by leave-one-out.
+r"""Ridge regression in closed form; penalty and shares chosen by leave-one-out.
 
-    w = argmin |y - X w|^2 + alpha |w - rho w0|^2 = rho w0 + V diag(s / (s^2 + alpha)) U^T (y - rho X w0)
+    w = argmin |y - X w|^2 + alpha |D^-1 (w - rho w0)|^2 = rho w0 + D V diag(s / (s^2 + alpha)) U^T (y - rho X w0)
 
-X = U diag(s) V^T are the standardised, centred features, y the labels, w0 the weights of the model that it starts from
-(an earlier checkpoint's), or zero. alpha, and rho of {0, 1/2, 1}, minimise the exact leave-one-out error, mean_i ((y_i
-- yhat_i) / (1 - h_ii))^2, h_ii = 1/n + sum_j U_ij^2 s_j^2 / (s_j^2 + alpha), on a fixed grid: w0 does not depend on
-the y at hand, so its share does not enter h. A former model that is of no use gets rho = 0. All of it in float64.
+X are the standardised, centred features, X D = U diag(s) V^T, y the labels, w0 the weights of the model that it starts
+from (an earlier checkpoint's), or zero. D gives the signals a share m of the prior variance of a prediction and the
+embedding the rest, whatever their widths: D^2 = m / S for each of S signals, (1 - m) / E for each of E dimensions.
+Otherwise hundreds of dimensions drown a few dozen signals. alpha, m, and rho of {0, 1/2, 1} minimise the exact
+leave-one-out error, mean_i ((y_i - yhat_i) / (1 - h_ii))^2, h_ii = 1/n + sum_j U_ij^2 s_j^2 / (s_j^2 + alpha), on fixed
+grids: w0 does not depend on the y at hand, so its share does not enter h. A former model that is of no use gets rho =
+0. All of it in float64.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from winnow.attribution.surrogates.scaling import ARRAYS, Labels, Scaling, fit_s
 
 RELATIVE_ALPHAS = np.logspace(-3, 4, 36)  # times the mean squared singular value
 SHARES = (0.0, 0.5, 1.0)
-ROWS = 4096
+SIGNALS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, 1.0)  # the grid of m
+ROWS = 256  # as many as stay in the cache from one step to the next
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class RidgePredictor(Predictor, kind="ridge"):
         for start in range(0, len(features), ROWS):
             part = np.arange(start, min(start + ROWS, len(features)))
             # A row-wise sum, not a matrix product: the product's rounding depends on the number of rows.
-            products = self.scaling.apply(features.take(part)) * self.weights
+            products = self.scaling.apply(features.take(part))
+            products *= self.weights
             predictions[part] = np.ascontiguousarray(products).sum(axis=1)
         return predictions * self.std
 
@@ -74,13 +79,14 @@ class Fit:
     """A ridge with what is known of the documents that it was fitted to.
 
     ``features`` float64 ``[N, P]`` standardised; ``left_out`` float64 ``[N]``: the prediction of each label without
-    that document, in units of ``labels``.
+    that document, in units of ``labels``; ``widths`` float64 ``[P]``: D.
     """
 
     predictor: RidgePredictor
     features: np.ndarray
     labels: Labels
     left_out: np.ndarray
+    widths: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,14 @@ def fit_ridge(features: Features, targets: np.ndarray, previous: RidgePredictor 
     scaling = fit_scaling(features, None if previous is None else previous.scaling)
     if labels.std == 0.0:
         mean = mean_only(features, targets)
-        return Fit(mean, scaling.apply(features), labels, np.zeros(len(targets)))
+        return Fit(mean, scaling.apply(features), labels, np.zeros(len(targets)), np.zeros(len(mean.weights)))
     standard = scaling.apply(features)
     start = np.zeros(standard.shape[1])
     if previous is not None:
         start = previous.weights * scaling.moved_from(previous.scaling)[0]
-    weights, alpha, share, left_out = _solve(standard, labels.values, start)
-    predictor = RidgePredictor(scaling, weights, alpha, share, labels.mean, labels.std)
-    return Fit(predictor, standard, labels, left_out)
+    weights, found, widths = _solve(standard, labels.values, start, features.embeddings.shape[1])
+    predictor = RidgePredictor(scaling, weights, found.alpha, found.share, labels.mean, labels.std)
+    return Fit(predictor, standard, labels, labels.values - found.missed, widths)
 
 
 def mean_only(features: Features, targets: np.ndarray) -> RidgePredictor:
@@ -116,26 +122,63 @@ def mean_only(features: Features, targets: np.ndarray) -> RidgePredictor:
     return RidgePredictor(scaling, np.zeros(len(scaling.mean)), 0.0, 0.0, mean, 0.0)
 
 
-def _solve(features: np.ndarray, labels: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
-    """Return weights, alpha, share and the left-out predictions."""
-    centred = features - features.mean(axis=0)
-    left, singular, right = np.linalg.svd(centred, full_matrices=False)
-    power = singular**2
-    if not power.any():
-        return np.zeros(features.shape[1]), 0.0, 0.0, np.zeros(len(labels))
-    best: tuple[float, float, float] = (np.inf, 0.0, 0.0)
-    errors = np.zeros(len(labels))
+@dataclass(frozen=True)
+class Penalty:
+    """The penalty ``alpha`` and the ``share`` of the former model that leave out best.
+
+    ``error``: the mean squared leave-one-out error; ``missed`` float64 ``[N]``: what was missed of each label.
+    """
+
+    error: float
+    alpha: float
+    share: float
+    missed: np.ndarray
+
+
+def choose_penalty(left: np.ndarray, power: np.ndarray, labels: np.ndarray, start: np.ndarray) -> Penalty:
+    """Return the best by the exact leave-one-out error.
+
+    ``left`` float64 ``[N, K]``: the left singular vectors of the centred features, ``power`` ``[K]``: squared singular
+    values, not all zero; ``start`` ``[N]``: what the former model says of each document, centred.
+    """
+    best = Penalty(np.inf, 0.0, 0.0, np.zeros(len(labels)))
     for share in SHARES if start.any() else (0.0,):
-        rest = labels - share * (centred @ start) if share else labels
+        rest = labels - share * start if share else labels
         projected = left.T @ rest
         for alpha in (RELATIVE_ALPHAS * power.mean())[::-1].tolist():
             shrink = power / (power + alpha)
             leverage = 1.0 / len(labels) + (left**2) @ shrink
             missed = (rest - left @ (shrink * projected)) / np.maximum(1.0 - leverage, 1e-9)
             error = float(np.mean(missed**2))
-            if error < best[0]:
-                best, errors = (error, alpha, share), missed
-    _, alpha, share = best
-    rest = labels - share * (centred @ start) if share else labels
-    weights = right.T @ (singular / (power + alpha) * (left.T @ rest))
-    return weights + share * start if share else weights, alpha, share, labels - errors
+            if error < best.error:
+                best = Penalty(error, alpha, share, missed)
+    return best
+
+
+def _solve(
+    features: np.ndarray, labels: np.ndarray, start: np.ndarray, embedded: int
+) -> tuple[np.ndarray, Penalty, np.ndarray]:
+    """Return weights, the penalty that was chosen and the widths; the first ``embedded`` columns are the embedding."""
+    centred = features - features.mean(axis=0)
+    before = centred @ start
+    best, weights, chosen = Penalty(np.inf, 0.0, 0.0, labels), np.zeros(features.shape[1]), np.zeros(features.shape[1])
+    for share in SIGNALS if 0 < embedded < features.shape[1] else SIGNALS[:1]:
+        widths = prior_widths(features.shape[1], embedded, share)
+        left, singular, right = np.linalg.svd(centred * widths, full_matrices=False)
+        power = singular**2
+        if not power.any():
+            continue
+        found = choose_penalty(left, power, labels, before)
+        if found.error < best.error:
+            rest = labels - found.share * before
+            weights = widths * (right.T @ (singular / (power + found.alpha) * (left.T @ rest))) + found.share * start
+            best, chosen = found, widths
+    return weights, best, chosen
+
+
+def prior_widths(width: int, embedded: int, share: float) -> np.ndarray:
+    """Return D, float64 ``[width]``, for a share of the signals, which are what follows the ``embedded`` columns."""
+    widths = np.empty(width)
+    widths[:embedded] = np.sqrt((1.0 - share) / max(embedded, 1))
+    widths[embedded:] = np.sqrt(share / max(width - embedded, 1))
+    return widths

@@ -28,9 +28,12 @@ class Scaling:
 
     def apply(self, features: Features) -> np.ndarray:
         """Return the standardised features, float64 ``[N, P]``."""
-        tamed = _tamed(features, self.center, self.spread)
-        standard = np.clip((tamed - self.mean) / self.scale, -FEATURE_LIMIT, FEATURE_LIMIT)
-        return np.where(np.isnan(standard), 0.0, standard)
+        standard = _tamed(features, self.center, self.spread)
+        standard -= self.mean
+        standard /= self.scale
+        np.clip(standard, -FEATURE_LIMIT, FEATURE_LIMIT, out=standard)
+        standard[np.isnan(standard)] = 0.0
+        return standard
 
     def moved_from(self, before: Scaling) -> tuple[np.ndarray, np.ndarray]:
         """Return factor and shift, float64 ``[P]``: old standardised = factor x new standardised + shift.

@@ -31,7 +31,7 @@ from winnow.identity import ids_as_keys, seeded_keys
 if TYPE_CHECKING:
     from torch import nn
 
-    from winnow.attribution.stepping import AdamW
+    from winnow.attribution.adamw import AdamW
 
 RANDOM = "random documents"
 
