@@ -70,7 +70,7 @@ def _show(table: pa.Table) -> None:
     for one in table.to_pylist():
         interval = f"[{one['low']:.4g}, {one['high']:.4g}]" if one["low"] is not None else ""
         value = "-" if one["value"] is None else f"{one['value']:.4g}"
-        print(f"  {one['validation']:13}{one['method']:24}{one['measure']:20}{one['at']:12}{value:>10} {interval}")
+        print(f"  {one['validation']:13}{one['method']:32}{one['measure']:20}{one['at']:12}{value:>10} {interval}")
 
 
 def scores(run: TrainingRun, queries: Queries, folder: Path) -> dict[str, np.ndarray]:
