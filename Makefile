@@ -6,6 +6,10 @@ export WINNOW_HOME
 BIN := .venv/bin
 STAMP := .venv/.installed
 
+# Tests that try more of the same under test-faults than under test.
+LONGER := tests/stages/test_deliveries_property.py tests/assets/test_costs_of_change.py \
+	tests/store/test_garbage.py tests/store/test_doctor.py
+
 .PHONY: demo run ui test test-faults check format clean clean-home install
 
 install: $(STAMP)
@@ -28,8 +32,8 @@ ui: $(STAMP) ## Dagster's UI and the sensors on http://127.0.0.1:3000
 test: $(STAMP) ## all tests, a file a worker, a core a worker
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-faults: $(STAMP) ## 2,000 kills and five minutes of readers and writers (WINNOW_FAULT_KILLS, WINNOW_SOAK_SECONDS)
-	WINNOW_FAULTS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p no:xdist -v tests/faults $(ARGS)
+test-faults: $(STAMP) ## 2,000 kills, minutes of readers and writers, histories (WINNOW_FAULT_KILLS, WINNOW_SOAK_SECONDS)
+	WINNOW_FAULTS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -p no:xdist -v tests/faults $(LONGER) $(ARGS)
 
 check: $(STAMP) ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -204,6 +204,38 @@ def test_the_example_policy_runs_a_bandit_and_finds_the_better_arm(
     assert result.granted_tokens.tolist() == [0, 250, 0]
 
 
+def test_the_example_of_taking_documents_takes_the_shortest_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+
+    from winnow.selection import build_arms, decide, within
+
+    module = example("winnow/selection/within/shortest.py", tmp_path)
+    monkeypatch.setattr(within, "__path__", [*within.__path__, str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "winnow.selection.within.shortest", module)
+    ids = np.random.default_rng(0).integers(0, 256, (4, 16), dtype=np.uint8)
+    arms = build_arms(ids, np.zeros(4, int), np.array([40, 10, 30, 20]))
+    ledger = pa.table({"round": [1], "cluster": [0], "tokens_granted": [60]})
+    made = decide(arms, ledger, None, 60, 0, within=within.make_within("shortest"))
+    assert made.selected.tolist() == [False, True, True, True]
+    coarse = within.make_within("shortest", {"step": 100})
+    assert coarse.label == "shortest(step=100)" and coarse.keys(within.Candidates(arms, 0)).tolist() == [-0.0] * 4
+
+
+def test_the_example_scorer_registers_itself_and_prefers_questions(tmp_path: Path) -> None:
+    from winnow.quality import scorers
+
+    try:
+        example("winnow/quality/scorers/questions.py", tmp_path)
+        fitted = scorers.make_scorer("questions", {"weight": 0.5}).fit(scorers.ScorerContext())
+        scored = fitted.score(scorers.Documents.from_texts(["No.", "Why?", "Oh!!", ""]))
+        assert scored.values[:3].tolist() == [0.0, 0.25, 0.25]
+        assert scored.reasons == (None, None, None, "it has no characters")
+    finally:
+        scorers._REGISTRY.pop("questions", None)
+
+
 def test_the_example_mixture_gives_each_source_with_tokens_its_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

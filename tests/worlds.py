@@ -7,15 +7,18 @@ import json
 import shutil
 import sysconfig
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
 import definitions
 from resources.workspace import Workspace
+from winnow import plots
 from winnow.config import (
     Clusters,
     Config,
@@ -165,9 +168,10 @@ def write_corpus(home: Home, documents_a_source: int = 60) -> None:
 class World:
     """A home with a Dagster instance of its own; jobs run in this process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, draw: bool = True) -> None:
         self.home = Home.from_environment(root)
         self.instance = dg.DagsterInstance.ephemeral()
+        self.draw = draw
 
     @classmethod
     def make(cls, root: Path, config: Config | None = None) -> World:
@@ -177,9 +181,9 @@ class World:
         return world
 
     def copy(self, root: Path) -> World:
-        """Return a world that starts from this one's present state."""
+        """Return a world that starts from this one's present state; its runs draw no pictures, as this one's did."""
         shutil.copytree(self.home.root, root)
-        return World(root)
+        return World(root, draw=False)
 
     # -- what can change --------------------------------------------------------------------------------------------
 
@@ -199,12 +203,13 @@ class World:
     def execute(self, job: str, **how: Any) -> dg.ExecuteInProcessResult:
         definition = definitions.defs.resolve_job_def(job)
         quiet: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
-        return definition.execute_in_process(
-            instance=self.instance,
-            run_config=how.pop("run_config", quiet),
-            resources={"workspace": Workspace(home=str(self.home.root))},
-            **how,
-        )
+        with nullcontext() if self.draw else patch.object(plots, "_png", lambda figure: b""):
+            return definition.execute_in_process(
+                instance=self.instance,
+                run_config=how.pop("run_config", quiet),
+                resources={"workspace": Workspace(home=str(self.home.root))},
+                **how,
+            )
 
     def ingest(self) -> dg.ExecuteInProcessResult | None:
         """Deliver what differs from the store as one batch and judge it; None when nothing does."""

@@ -1,12 +1,13 @@
 """Several processes that deliver and judge at once: ``python concurrent_runs.py HOME PROCESSES SECONDS``.
 
-Each is forked from a process that has imported everything, opens the home's Dagster instance by itself, and executes
-runs of the ingest job, one after the other, each of a delivery of its own and every other one with the signals of all
-that is there. Prints "ready" once all is imported, then what each process did as JSON, a line a process.
+Each is forked from a process that has imported what they need, opens the home's Dagster instance by itself, and
+executes runs of the ingest job, one after the other, each of a delivery of its own and every other one with the signals
+of all that is there. Prints "ready" once all is imported, then what each process did as JSON, a line a process.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -15,13 +16,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from fork_server import PROJECT, import_everything
+from fork_server import PROJECT
 
+NEEDED = (
+    "definitions", "resources.runs", "winnow.cli.runs", "winnow.stages.corpus", "winnow.quality.judge", "numba",
+    "matplotlib.backends.backend_agg", "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.runs.sqlite",
+)  # fmt: skip
+LEAST = 3
+"""Runs of each process: without and with signals, and with a file that changes."""
 DELIVERY = ("shards", "occurrences", "quarantine", "documents")
 
 
 def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, Any]:
-    """Deliver batch after batch from a folder of one's own until the time is over."""
+    """Deliver batch after batch from a folder of one's own until the time is over, at least three."""
     from tiny_world import batch, write_lines
 
     from resources.runs import burying
@@ -38,7 +46,7 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
     end = time.monotonic() + seconds
     done = 0
     errors: list[str] = []
-    while time.monotonic() < end and not errors:
+    while (time.monotonic() < end or done < LEAST) and not errors:
         source = f"writer{number}"
         write_lines(home.inbox / source / f"{done}.jsonl", batch(f"{source}-{done}-{seconds}", 10))
         if done % 3 == 2:  # and one that changes
@@ -62,13 +70,29 @@ def deliver_and_judge(home_root: str, number: int, seconds: float) -> dict[str, 
     return {"runs": done, "errors": errors}
 
 
+def make_instance(home_root: str) -> None:
+    """Make the home's Dagster instance, which two processes at once cannot; in a process that leaves nothing open."""
+    pid = os.fork()
+    if pid == 0:
+        from winnow.cli.runs import Runner
+        from winnow.config import load_config
+        from winnow.home import Home
+
+        home = Home.from_environment(home_root)
+        Runner(home, PROJECT, load_config(home.config)).instance.get_run_ids(limit=1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def main(home: str, processes: int, seconds: float) -> None:
     sys.path[:0] = [str(PROJECT)]
-    import_everything()
+    for name in NEEDED:
+        importlib.import_module(name)
     from dagster._core.execution.plan import instance_concurrency_context
 
     # A step that waits for its pool asks again after 1 to 15 seconds; here runs shall meet as often as they can.
     instance_concurrency_context._calculate_timeout_interval = lambda interval, count: 0.1
+    make_instance(home)
     print("ready", flush=True)
     children = {}
     for number in range(processes):

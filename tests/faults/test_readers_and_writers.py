@@ -1,4 +1,4 @@
-"""Four processes write and eight query the published file, and nobody notices anybody else."""
+"""Several processes write and others query the published file, and nobody notices anybody else."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from fork_server import PROJECT
-from tiny_world import make_tiny_home, only_when_asked, tiny_config
+from tiny_world import ASKED, deliver_all, make_tiny_home, only_when_asked, tiny_config
 from wholeness import problems
 
 from winnow.store.store import open_store
 
 HERE = Path(__file__).parent
-SECONDS = float(os.environ.get("WINNOW_SOAK_SECONDS", "15"))
-WRITERS, READERS, KEEPERS = 4, 8, 2
+SECONDS = float(os.environ.get("WINNOW_SOAK_SECONDS", "4"))
+WRITERS, READERS, KEEPERS = (4, 8, 2) if ASKED else (2, 4, 1)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
 
 
@@ -43,9 +43,10 @@ def answers(process: subprocess.Popen[str], seconds: float) -> list[dict[str, An
 
 def soak(root: Path, backend: str, seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what writers and readers say after writing and reading side by side."""
-    home = make_tiny_home(root / "home", tiny_config(backend))
-    first = answers(start_writers(home.root, 1, 0.01), 300)  # so that there is a file to open
-    assert first == [{"runs": 1, "errors": []}]
+    config = tiny_config(backend)
+    home = make_tiny_home(root / "home", config)
+    deliver_all(home, config)
+    open_store(home).publish()  # so that there is a file to open
     writers = start_writers(home.root, WRITERS, seconds)
     readers = [start("published_reader.py", home.root, "again") for _ in range(READERS - KEEPERS)]
     readers += [start("published_reader.py", home.root, "once") for _ in range(KEEPERS)]
@@ -66,7 +67,7 @@ def agreed(root: Path, backend: str, seconds: float) -> str:
     written, read = soak(root, backend, seconds)
     assert [found["errors"] for found in written] == [[]] * WRITERS
     assert [found["problems"] for found in read] == [[]] * READERS
-    assert all(found["runs"] > 0 for found in written)
+    assert all(found["runs"] >= 3 for found in written)
     assert all(found["reads"] > 1 for found in read)
     assert max(found["states"] for found in read[:-KEEPERS]) > 1  # the file changed under the readers
     assert all(found["states"] == 1 for found in read[-KEEPERS:])

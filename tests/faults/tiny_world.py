@@ -105,9 +105,8 @@ SMALL_WORDS = [
     "by",
     "from",
 ]
-only_when_asked = pytest.mark.skipif(
-    "WINNOW_FAULTS" not in os.environ, reason="takes minutes to an hour: make test-faults"
-)
+ASKED = "WINNOW_FAULTS" in os.environ
+only_when_asked = pytest.mark.skipif(not ASKED, reason="takes minutes to an hour: make test-faults")
 CLOSED_AT = 1_700_000_000
 """Every file has the same age, so that two worlds deliver the same fingerprints."""
 

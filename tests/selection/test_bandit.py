@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow.errors import UserError
-from winnow.selection import Arms, BanditResult, BanditSettings, build_arms, opening_probes, run_bandit
+from winnow.selection import (
+    Arms,
+    BanditResult,
+    BanditSettings,
+    arm_facts,
+    build_arms,
+    opening_probes,
+    run_bandit,
+)
 
 SETTINGS = BanditSettings(block_tokens=200, max_probes=400, arms_per_round=2, probes_per_pull=4, seed=3)
 
@@ -85,7 +93,12 @@ def test_the_ledger_of_a_small_case_matches_the_hand_calculation() -> None:
     arms = build_arms(ids(8), labels, np.full(8, 10))
     influence = np.where(labels == 7, 3.0, 1.0)
     how = BanditSettings(
-        block_tokens=20, max_probes=100, alpha=0.5, arms_per_round=1, probes_per_pull=1, accept_threshold=0.0
+        block_tokens=20,
+        max_probes=100,
+        policy_options={"alpha": 0.5},
+        arms_per_round=1,
+        probes_per_pull=1,
+        accept_threshold=0.0,
     )
     result = run(arms, influence, 40, how, opening=1)
     # opening rewards 3 and 1: center 2, scale 1, so the z-scores are +1 and -1; T = (1, 1)
@@ -198,10 +211,21 @@ def test_a_measure_of_the_wrong_length_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("alpha", -1.0), ("alpha", math.nan), ("block_tokens", 0), ("policy", "none"), ("accept_threshold", math.inf)],
+    [
+        ("policy_options", {"alpha": -1.0}),
+        ("policy_options", {"alpha": math.nan}),
+        ("policy_options", {"beta": 1.0}),
+        ("block_tokens", 0),
+        ("policy", "none"),
+        ("accept_threshold", math.inf),
+        ("neighbour_radius", -0.1),
+        ("grants", "never"),
+        ("max_probe_tokens", -1),
+    ],
 )
 def test_a_setting_out_of_range_is_an_error_that_names_it(name: str, value: object) -> None:
-    with pytest.raises(UserError, match=name):
+    told = next(iter(value)) if isinstance(value, dict) else name
+    with pytest.raises(UserError, match=told):
         replace(SETTINGS, **{name: value})  # type: ignore[arg-type]
 
 
@@ -216,7 +240,7 @@ cases = st.fixed_dictionaries(
             BanditSettings,
             block_tokens=st.integers(1, 300),
             max_probes=st.integers(0, 60),
-            alpha=st.sampled_from([0.0, 0.35, 5.0]),
+            policy_options=st.sampled_from([{"alpha": 0.0}, {"alpha": 0.35}, {"alpha": 5.0}]),
             arms_per_round=st.integers(1, 4),
             probes_per_pull=st.integers(1, 5),
             accept_threshold=st.sampled_from([-5.0, 0.0, 0.5]),
@@ -262,3 +286,111 @@ def test_permuting_the_documents_changes_no_row_of_the_ledger(seed: int) -> None
     left, right = run(arms, influence, 400), run(other, influence[shuffle], 400)
     assert left.ledger().equals(right.ledger())
     assert arms.doc_ids[left.probed].tobytes() == other.doc_ids[right.probed].tobytes()
+
+
+FINAL = replace(SETTINGS, policy="knowledge_gradient", max_probes=120, arms_per_round=3)
+
+
+def test_with_grants_at_the_end_the_best_means_get_the_tokens_after_all_probes() -> None:
+    arms = pool([60] * 6)
+    result = run(arms, planted(arms, {1, 4}), int(arms.arm_tokens()[[1, 4]].sum()), FINAL)
+    assert [pull.verdict for pull in result.pulls[-2:]] == ["filled", "filled"]
+    assert {pull.cluster for pull in result.pulls[-2:]} == {10, 40}
+    assert all(pull.tokens_granted == 0 for pull in result.pulls[:-2])
+    assert {pull.verdict for pull in result.pulls[:-2]} <= {"opening", "probed"}
+    assert result.granted_tokens[[1, 4]].tolist() == arms.arm_tokens()[[1, 4]].tolist()
+
+
+def test_a_settled_policy_leaves_probes_unspent_and_one_that_is_not_spends_them() -> None:
+    arms = pool([60] * 6)
+    influence = planted(arms, {1, 4})
+    sure = run(arms, influence, int(arms.arm_tokens()[[1, 4]].sum()), FINAL)
+    never = run(arms, influence, 2000, replace(FINAL, policy_options={"tolerance": 0.0}))
+    assert sum(pull.probes for pull in sure.pulls) < 60
+    assert sum(pull.probes for pull in never.pulls) == 120
+
+
+@pytest.mark.parametrize("policy", ["knowledge_gradient", "thompson_variance", "successive_halving", "quad_ucb"])
+@pytest.mark.parametrize("value", [0.0, -7e-4])
+def test_equal_rewards_fill_the_budget_at_the_end(policy: str, value: float) -> None:
+    arms = pool([30, 0, 30, 30])
+    result = run(arms, np.full(90, value), 700, replace(FINAL, policy=policy, grants="final"))
+    assert result.granted_tokens.sum() == 700 and result.granted_tokens[1] == 0
+    assert all(math.isfinite(pull.arm_mean) for pull in result.pulls)
+
+
+def test_a_cluster_whose_probes_gave_no_number_is_granted_last_even_by_a_policy_that_believes() -> None:
+    arms = pool([30, 30, 30])
+    influence = planted(arms, set())
+    influence[arms.arm_of == 0] = np.nan
+    result = run(arms, influence, arms.pool_tokens - 1, FINAL)
+    assert result.pulls[-1].cluster == 0
+    assert result.granted_tokens[1:].tolist() == arms.arm_tokens()[1:].tolist()
+
+
+def test_a_budget_larger_than_the_pool_grants_all_of_it_at_the_end() -> None:
+    arms = pool([10, 20])
+    result = run(arms, planted(arms, {0}), 10 * arms.pool_tokens, FINAL)
+    assert result.granted_tokens.tolist() == arms.arm_tokens().tolist()
+
+
+@pytest.mark.parametrize("grants", ["blocks", "final"])
+def test_probes_cost_their_tokens_and_stop_at_the_first_that_is_too_dear(grants: str) -> None:
+    arms = pool([50] * 4)
+    influence = planted(arms, {2})
+    how = replace(SETTINGS, grants=grants, max_probe_tokens=150)
+    result = run(arms, influence, 2000, how)
+    spent = [pull.cost for pull in result.pulls if pull.verdict != "opening"]
+    assert 100 < sum(spent) <= 150 and sum(spent) == arms.tokens[result.probed].sum()
+    assert result.granted_tokens.sum() == 2000
+    unlimited = run(arms, influence, 2000, replace(how, max_probe_tokens=0))
+    assert result.probed.tolist() == unlimited.probed[: len(result.probed)].tolist()
+
+
+def test_a_policy_without_probes_needs_no_opening_and_grants_by_size() -> None:
+    arms = pool([10, 0, 30, 60])
+    nothing = np.zeros(0, dtype=np.int64)
+    how = replace(SETTINGS, policy="proportional")
+    result = run_bandit(arms, nothing, nothing.astype(float), lambda at: np.zeros(len(at)), 500, how)
+    expected = 500 * arms.arm_tokens() / arms.pool_tokens
+    assert np.abs(result.granted_tokens - expected).max() < 1 and result.granted_tokens.sum() == 500
+    assert len(result.probed) == 0 and {pull.verdict for pull in result.pulls} == {"filled"}
+
+
+def test_raw_rewards_are_not_standardised_and_need_no_opening() -> None:
+    arms = pool([60] * 4)
+    influence = planted(arms, {3}) + 2e-3  # 0.004 in arm 3, 0.001 elsewhere
+    how = replace(SETTINGS, policy="quad_ucb", policy_options={"raw": True}, accept_threshold=2e-3)
+    nothing = np.zeros(0, dtype=np.int64)
+    result = run_bandit(arms, nothing, nothing.astype(float), lambda at: influence[at], 800, how)
+    assert (result.center, result.scale) == (0.0, 1.0)
+    assert result.granted_tokens.tolist() == [0, 0, 0, 800]
+    accepted = [pull for pull in result.pulls if pull.verdict == "accepted"]
+    assert accepted and all(pull.arm_mean == pytest.approx(4e-3, abs=1e-3) for pull in accepted)
+
+
+def test_a_prior_lets_the_bandit_go_on_where_the_last_checkpoint_ended() -> None:
+    arms = pool([60] * 6)
+    influence = planted(arms, {1, 4})
+    budget = int(arms.arm_tokens()[[1, 4]].sum())
+    first = run(arms, influence, budget, FINAL)
+    opening = opening_probes(arms, 1, seed=9)[:3]
+    again = run_bandit(
+        arms, opening, influence[opening], lambda at: influence[at], budget, replace(FINAL, max_probes=20),
+        arm_facts(arms, prior=first.posterior),
+    )  # fmt: skip
+    assert again.granted_tokens.tolist() == first.granted_tokens.tolist()
+
+
+def test_neighbours_of_a_good_cluster_profit_from_its_rewards() -> None:
+    arms = pool([40] * 4)
+    influence = planted(arms, {0})
+    points = np.array([[0.0, 0.0], [0.05, 0.0], [3.0, 0.0], [6.0, 0.0]])
+    opening = opening_probes(arms, 3, SETTINGS.seed)
+    opening = opening[arms.arm_of[opening] != 1]  # cluster 1 is known by its neighbour alone
+    how = replace(SETTINGS, max_probes=len(opening), neighbour_radius=0.2, grants="final")
+    result = run_bandit(
+        arms, opening, influence[opening], lambda at: influence[at], int(arms.arm_tokens()[:2].sum()), how,
+        arm_facts(arms, points),
+    )  # fmt: skip
+    assert result.granted_tokens.tolist() == [*arms.arm_tokens()[:2].tolist(), 0, 0]

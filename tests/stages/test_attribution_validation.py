@@ -16,7 +16,7 @@ from winnow.home import Home
 from winnow.identity import doc_id, doc_ids
 from winnow.stages.attribution_validation import READ, validate_attribution
 from winnow.stages.checkpoints import checkpoint_named, stored_checkpoint
-from winnow.stages.probes import gradient_method, oracle_method
+from winnow.stages.estimates import gradient_method, oracle_method
 from winnow.stages.training_run import run_without_documents
 from winnow.stages.validation_ground import Ground
 from winnow.store.published import open_published

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,11 +112,18 @@ def ends_as_one_delivery(backend: str, steps: Sequence[tuple[str, Any, Any]], ra
         assert not wandered.waiting()
 
 
-SLOW: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+ASKED = "WINNOW_FAULTS" in os.environ
+HOW: dict[str, Any] = {
+    "max_examples": 50 if ASKED else 2,
+    "derandomize": not ASKED,
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+"""``make test-faults`` tries many histories, others each time; here a few are enough, the same ones."""
 
 
 @pytest.mark.slow
-@settings(max_examples=3, derandomize=True, **SLOW)
+@settings(**HOW)
 @given(st.lists(steps, min_size=3, max_size=8), priorities)
 def test_any_sequence_of_deliveries_ends_as_one_delivery_of_the_final_state(steps, ranked):
     ends_as_one_delivery("file", steps, ranked)
@@ -130,7 +138,7 @@ duplicate_steps = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=3, derandomize=True, **SLOW)
+@settings(**HOW)
 @given(st.lists(duplicate_steps, min_size=4, max_size=9), st.sampled_from([-1.0, 2.0]))
 def test_groups_and_their_sizes_forget_the_way_even_where_most_buckets_are_oversize(steps, share):
     """``share``: the keys of all documents are sorted in every run, or old ones are only searched for new ones."""
@@ -210,7 +218,7 @@ documents = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=3, derandomize=True, **SLOW)
+@settings(**HOW)
 @given(documents, st.data(), priorities)
 def test_how_documents_are_cut_into_files_and_ticks_changes_nothing_about_them(documents, data, ranked):
     """One file a source in one delivery, against any cut into files, each a delivery of its own, in any order."""

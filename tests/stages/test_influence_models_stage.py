@@ -14,11 +14,11 @@ from resources.workspace import Workspace
 from winnow.errors import UserError
 from winnow.stages.checkpoints import StoredCheckpoint
 from winnow.stages.clusters import Clustering
+from winnow.stages.estimates import gradient_method
 from winnow.stages.influence import influence_model_key, opening_key, score_documents
 from winnow.stages.influence_models import FittedModel, fit_model, former_model, freshness
 from winnow.stages.loop import Loop
 from winnow.stages.pool import candidate_pool
-from winnow.stages.probes import gradient_method
 from winnow.stages.references import stored_reference
 from winnow.store.judgements import mark_judged
 from winnow.store.stage import Stage
@@ -143,7 +143,7 @@ def test_the_nearest_checkpoint_with_a_model_of_the_same_measure_is_the_former(c
     ]
 
 
-@pytest.mark.parametrize("surrogate", ["ridge", "trees", "mlp"])
+@pytest.mark.parametrize("surrogate", ["ridge", "grams", "trees", "mlp"])
 def test_scores_are_predictions_with_the_spread_of_the_ensemble(corpus, surrogate):
     loop = opened(corpus, "a", surrogate=surrogate)
     fitted = fit(corpus, loop, linear)

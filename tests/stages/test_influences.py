@@ -144,6 +144,64 @@ def test_a_shortlist_by_stored_gradients_needs_no_shared_word_and_is_made_once(
     assert parts and parts == sorted((path, path.stat().st_mtime_ns) for path in home.store.glob("gradients/*/*"))
 
 
+def test_of_very_many_documents_an_index_names_those_to_measure(
+    corpus: SmallCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from winnow.home import Home
+    from winnow.stages import gradient_index
+
+    home = Home(broken_copy(corpus, tmp_path))
+    asked = Question("violins", "logra", checkpoint="trained", shortlist=4, top=100, by_gradients=True)
+    with open_published(home, corpus.config.store) as connection:
+        exact = [find_influences(connection, home, corpus.config, replace(asked, lowest=low)) for low in (False, True)]
+        monkeypatch.setattr(gradient_index, "INDEXED_FROM", 10)
+        monkeypatch.setattr(gradient_index, "SAMPLE_BYTES", 1)  # one list, so that all of it is searched
+        again = [find_influences(connection, home, corpus.config, replace(asked, lowest=low)) for low in (False, True)]
+        written = {path: path.stat().st_mtime_ns for path in home.gradients.glob("*/nearest/*")}
+        assert [path.suffix for path in sorted(written)] == [".faiss", ".json", ".lists"]
+        find_influences(connection, home, corpus.config, replace(asked, text="a garden"))
+    assert [texts(one) for one in again] == [texts(one) for one in exact]
+    assert written == {path: path.stat().st_mtime_ns for path in home.gradients.glob("*/nearest/*")}
+    assert not list(home.gradients.glob("*.tmp")) + list(home.gradients.glob("*/*.tmp"))
+
+
+def test_curvature_is_measured_once_a_checkpoint_and_scope_and_the_answers_are_equal(
+    corpus: SmallCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from winnow.attribution import directional
+    from winnow.home import Home
+
+    home = Home(broken_copy(corpus, tmp_path))
+    with open_published(home, corpus.config.store) as connection:
+        ask_again = [Question(QUERY, name, checkpoint="trained", top=100) for name in ("ekfac", "kfac")]
+        first = find_influences(connection, home, corpus.config, ask_again[0])
+        kept = list(home.gradients.glob("*/curvature.safetensors"))
+        assert len(kept) == 1
+        monkeypatch.setattr(directional, "fit_curvature", None)
+        assert find_influences(connection, home, corpus.config, ask_again[0]).documents == first.documents
+        kfac = find_influences(connection, home, corpus.config, ask_again[1])  # the same factors serve it
+        assert texts(kfac)[0] == QUERY and list(home.gradients.glob("*/curvature.safetensors")) == kept
+        with pytest.raises(TypeError, match="not callable"):
+            find_influences(connection, home, corpus.config, replace(ask_again[0], scope="mlp"))
+
+
+def test_tokens_pass_through_a_file_in_the_order_of_the_documents(corpus: SmallCorpus, tmp_path: Path) -> None:
+    from winnow.identity import doc_ids, ids_as_keys, ids_to_numpy
+    from winnow.stages.training_run import read_documents, spill_tokens
+    from winnow.train.checkpoint import load_checkpoint
+
+    ids = ids_to_numpy(doc_ids([*TEXTS, LONG]))
+    ids = ids[np.argsort(ids_as_keys(ids), order=("high", "low"))]
+    loaded = load_checkpoint(corpus.home.checkpoints / "trained", attention="eager")
+    with open_published(corpus.home, corpus.config.store) as connection:
+        expected = read_documents(connection, loaded, ids)[0]
+        found = spill_tokens(connection, loaded, ids, tmp_path)
+    assert len(found) == 25 and list(tmp_path.iterdir()) == []
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [one.tolist() for one in found[3:5]] == [one.tolist() for one in expected[3:5]]
+
+
 def test_a_text_longer_than_the_context_is_explained_by_its_first_window(corpus: SmallCorpus, shell: Shell) -> None:
     found = ask(corpus, LONG)
     assert found.query_used == CONTEXT < found.query_tokens
@@ -254,3 +312,18 @@ def register_again(home: Path) -> None:
     store = open_store(Home(home))
     register(store, "trained", home / "checkpoints/trained", Stage(store, "checkpoints", "run"))
     store.publish()
+
+
+def test_sources_are_ranked_by_what_unlearning_them_does_to_the_reference(
+    corpus: SmallCorpus, shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = shell("attribution", "sources", "--checkpoint", "trained", "--steps", "2", "--format", "json")
+    assert code == 0, err
+    [row] = json.loads(out)
+    assert (row["source"], row["documents"], row["unlearnt"], row["estimator"]) == ("web", 16, 16, "untrac")
+    assert row["influence"] > 0.0 and row["checkpoint"] == "trained" and row["steps"] == 2 and row["reference"]
+    assert shell("attribution", "sources", "--checkpoint", "trained", "--steps", "2", "--format", "json")[1] == out
+    home = broken_copy(corpus, tmp_path)
+    (home / "checkpoints/trained/optimizer.safetensors").unlink()
+    code, _, err = Shell(home, capsys)("attribution", "sources", "--checkpoint", "trained")
+    assert code == 2 and "no optimiser state" in err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +15,20 @@ from attributed_home import TRAINED, attributed
 from safetensors.torch import load_file, save_file
 from small_corpus import SmallCorpus
 
+from winnow.attribution.adamw import AdamW
 from winnow.errors import UserError
 from winnow.identity import doc_ids, ids_from_numpy, ids_to_numpy
-from winnow.stages.checkpoints import stored_checkpoint
+from winnow.stages.checkpoints import require_unchanged, stored_checkpoint
+from winnow.stages.estimates import gradient_measure, gradient_method, load_for_attribution, oracle_method
 from winnow.stages.pool import Pool
-from winnow.stages.probes import Prober, gradient_measure, gradient_method, oracle_method
+from winnow.stages.probes import Prober
 from winnow.stages.references import StoredSet, stored_reference
 from winnow.stages.training import register
+from winnow.stages.training_run import run_without_documents
 from winnow.store.stage import Stage
 from winnow.store.store import open_store
 from winnow.train.tokenizer import tokenise
+from winnow.train.weights import weights_digests
 
 IDS = ids_to_numpy(doc_ids(TRAINED))
 IDS = IDS[np.lexsort(tuple(IDS[:, column] for column in range(15, -1, -1)))]
@@ -89,6 +95,34 @@ def test_what_reads_the_optimizers_state_is_measured_anew_with_another_state(cor
     assert len({gradient for gradient, _ in plain}) == 1 and len({gradient for gradient, _ in adam}) == 3
     assert all(gradient.startswith(gradient_measure(corpus.config) + "/") for gradient, _ in adam)
     assert len({oracle for _, oracle in names}) == 3 and len(directions) == 4
+
+
+def test_the_rate_that_the_checkpoint_recorded_is_the_oracles_and_the_runs(corpus: SmallCorpus) -> None:
+    checkpoint, path = stored_checkpoint(corpus.store, "trained"), corpus.home.checkpoints / "trained/winnow.json"
+    told, unrecorded = json.loads(path.read_text()), oracle_method(corpus.config, checkpoint)
+    rate = corpus.config.train.learning_rate
+    for record, same in (({"learning_rate": rate}, True), ({"learning_rate": rate / 10}, False), ({"clip": 9}, False)):
+        path.write_text(json.dumps(told | {"optimizer": record}))
+        assert (oracle_method(corpus.config, checkpoint) == unrecorded) is same
+        loaded = load_for_attribution(checkpoint)
+        with corpus.store.read() as connection:
+            last = run_without_documents(connection, corpus.home, corpus.config, checkpoint, loaded).final
+        assert last.learning_rate == record.get("learning_rate", rate)
+        assert last.adamw == AdamW(last.learning_rate, clip=record.get("clip", 1.0))
+
+
+def test_a_checkpoint_known_by_its_tensors_alone_stays_itself_and_a_new_one_by_its_config_too(
+    corpus: SmallCorpus,
+) -> None:
+    checkpoint = stored_checkpoint(corpus.store, "trained")
+    require_unchanged(checkpoint)
+    former = replace(checkpoint, weights_digest=weights_digests(checkpoint.path)[1])
+    assert former != checkpoint
+    config = checkpoint.path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rms_norm_eps": 0.5}))
+    require_unchanged(former)
+    with pytest.raises(UserError, match=r"weights or config\.json in .* changed"):
+        require_unchanged(checkpoint)
 
 
 def test_a_document_without_a_finite_loss_is_recorded_with_its_reason_and_the_others_are_measured(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,13 @@ ROOT = Path(__file__).parents[2]
 LAKE = _absent("ducklake", "sqlite_scanner")
 POSTGRES = _absent("ducklake", "postgres_scanner")
 S3 = _absent("ducklake", "sqlite_scanner", "httpfs")
+ONE_LAKE = pytest.mark.parametrize(
+    "backend",
+    ["file", pytest.param("lake", marks=LAKE)]
+    + ([pytest.param("postgres", marks=POSTGRES)] if "WINNOW_FAULTS" in os.environ else []),
+    indirect=True,
+)
+"""For what takes long in a lake and asks no more of a catalog in Postgres than other tests do."""
 PREAMBLE = """
 import sys, time
 from pathlib import Path

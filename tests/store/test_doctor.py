@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import ONE_LAKE
 from kept import TEXTS, add_manifest, examined, failing, filled
 from small_corpus import SmallCorpus
 
@@ -43,6 +44,7 @@ def parts_of(corpus: SmallCorpus, kind: str) -> list[Path]:
     return [corpus.home.parts / kind / f"{part}.parquet" for (part,) in found]
 
 
+@ONE_LAKE
 def test_a_healthy_store_passes_every_check(store):
     corpus = filled(store.home.root, store.settings)
     add_manifest(corpus, "v0001")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import ONE_LAKE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kept import TEXTS, add_manifest, failing, filled, manifests_verify, small
@@ -48,6 +49,7 @@ def needed(corpus: SmallCorpus) -> set[str]:
     return {part for (part,) in found}
 
 
+@ONE_LAKE
 def test_replaced_parts_go_and_those_of_a_manifest_stay(store):
     corpus = filled(store.home.root, store.settings)
     corpus.write("web/a.jsonl", [{"text": TEXTS[0]}])

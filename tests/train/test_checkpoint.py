@@ -1,18 +1,19 @@
 import json
+import multiprocessing
+import os
 import shutil
-import subprocess
-import sys
-import textwrap
+import signal
 
 import pytest
 import torch
 
 from winnow.errors import UserError
+from winnow.train import checkpoint
 from winnow.train.checkpoint import is_complete, load_checkpoint, read_state, save_checkpoint
 from winnow.train.loop import AdamWState
 from winnow.train.model import ModelConfig, build_model
 from winnow.train.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from winnow.train.weights import weights_digest
+from winnow.train.weights import weights_digest, weights_digests
 
 CONFIG = ModelConfig(vocab=300, hidden=32, layers=2, heads=2, intermediate=48, context=32)
 
@@ -69,9 +70,12 @@ def test_a_checkpoint_of_another_trainer_is_accepted_in_shards(tmp_path, tokeniz
     assert not is_complete(folder)  # no tokenizer yet
     tokenizer.save_pretrained(folder)
     (folder / "trainer_state.json").write_text('{"global_step": 30}')
+    assert read_state(folder) == {"step": 30}
+    log = [{"learning_rate": 2e-4}, {"loss": 3.0, "learning_rate": 1e-4}, {"learning_rate": 0.0}, {"eval_loss": 2.0}]
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": 30, "log_history": log}))
     assert (folder / "model.safetensors.index.json").exists() and is_complete(folder)
     checkpoint = load_checkpoint(folder)
-    assert checkpoint.optimizer_state is None and checkpoint.state == {"step": 30}
+    assert checkpoint.optimizer_state is None and checkpoint.state == {"step": 30, "optimizer": {"learning_rate": 1e-4}}
     shard = sorted(folder.glob("model-*.safetensors"))[-1]
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-10])
@@ -93,6 +97,20 @@ def test_the_weights_digest_ignores_place_shards_and_optimizer(saved, tmp_path):
         model.model.norm.weight[0] += 1e-3
     model.save_pretrained(tmp_path / "changed")
     assert weights_digest(tmp_path / "changed") != expected
+
+
+def test_equal_weights_under_another_configuration_are_another_model(saved):
+    folder, _, _ = saved
+    config = folder / "config.json"
+    told = json.loads(config.read_text())
+    digest, tensors = weights_digests(folder)
+    config.write_text(json.dumps({**told, "transformers_version": "0.0", "use_cache": False, "_name_or_path": "x"}))
+    assert weights_digests(folder) == (digest, tensors)
+    config.write_text(json.dumps({**told, "rms_norm_eps": 0.5}))
+    assert weights_digests(folder)[0] != digest and weights_digests(folder)[1] == tensors
+    config.write_text("[")
+    with pytest.raises(UserError, match="not a model's configuration"):
+        weights_digest(folder)
 
 
 def test_pickled_weights_are_refused_with_the_mend(saved):
@@ -130,30 +148,22 @@ def test_a_failing_save_leaves_nothing(tmp_path, tokenizer):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["write_tokenizer", "_save_optimizer", "_flush"])
-def test_a_killed_save_leaves_nothing_that_counts_as_a_checkpoint(victim, tmp_path, tokenizer):
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    code = f"""
-        import os, signal
-        from pathlib import Path
-        from winnow.train import checkpoint
-        from winnow.train.loop import AdamWState
-        from winnow.train.model import ModelConfig, build_model
-        from winnow.train.tokenizer import load_tokenizer
-        original = checkpoint.{victim}
-        def killed(*arguments):
-            original(*arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-        checkpoint.{victim} = killed
-        folder = Path({str(tmp_path)!r})
-        model = build_model(ModelConfig(vocab=300, hidden=32, layers=1, heads=2, intermediate=48), seed=0)
-        checkpoint.save_checkpoint(
-            folder / "run" / "step-1", model, load_tokenizer(folder / "tokenizer"), AdamWState(1, {{}}, {{}}), {{}}
-        )
-    """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=False)
-    assert result.returncode == -9
+def test_a_killed_save_leaves_nothing_that_counts_as_a_checkpoint(victim, tmp_path, tokenizer, monkeypatch):
+    original = getattr(checkpoint, victim)
+
+    def killed(*arguments):
+        original(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(checkpoint, victim, killed)
+    model, state = build_model(CONFIG, seed=0), AdamWState(1, {}, {})
+    saving = multiprocessing.get_context("fork").Process(
+        target=save_checkpoint, args=(tmp_path / "run" / "step-1", model, tokenizer, state, {})
+    )
+    saving.start()
+    saving.join(60)
+    assert saving.exitcode == -signal.SIGKILL
     left = list((tmp_path / "run").iterdir())
     assert left and not any(is_complete(folder) for folder in left)
 

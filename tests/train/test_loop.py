@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from winnow.attribution.adamw import AdamW
 from winnow.errors import UserError
 from winnow.train.batches import pack
 from winnow.train.checkpoint import load_checkpoint, save_checkpoint
@@ -54,14 +55,19 @@ def test_ten_steps_equal_five_saved_loaded_and_five_more(schedule, tmp_path):
 
     model = build_model(CONFIG, seed=0)
     half = train(model, WINDOWS[:20], settings)
-    save_checkpoint(tmp_path / "half", model, tokenizer, half.optimizer_state, {"step": 5, "tokens": half.tokens})
+    told = {"step": 5, "tokens": half.tokens, "optimizer": half.optimizer}
+    save_checkpoint(tmp_path / "half", model, tokenizer, half.optimizer_state, told)
     checkpoint = load_checkpoint(tmp_path / "half")
+    recorded = checkpoint.state["optimizer"]
+    assert recorded["learning_rate"] == learning_rate(settings, 4, 10)
+    assert (recorded["schedule"]["step"], recorded["schedule"]["total_steps"]) == (5, 10)
+    assert AdamW.recorded(recorded, 1.0) == AdamW(learning_rate(settings, 4, 10))
     assert checkpoint.optimizer_state is not None and checkpoint.optimizer_state.step == 5
     settings = dataclasses.replace(settings, first_step=checkpoint.state["step"])
     rest = train(checkpoint.model, WINDOWS[20:], settings, checkpoint.optimizer_state)
     assert same(checkpoint.model.state_dict(), whole.state_dict())
     assert half.train_losses + rest.train_losses == expected.train_losses
-    assert rest.optimizer_state.step == 10
+    assert rest.optimizer_state.step == 10 and rest.optimizer == expected.optimizer
     assert same(rest.optimizer_state.exp_avg, expected.optimizer_state.exp_avg)
 
 

@@ -1,10 +1,11 @@
-"""``winnow attribution bench | validate``: which estimator of influence predicts what retraining shows."""
+"""``winnow attribution bench | validate | sources``: what estimates of influence are worth, and what sources do."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from winnow.cli.attribution_sources import add_sources, sources
 from winnow.cli.attribution_validate import add_validate, validate
 
 COMMANDS = ("attribution",)
@@ -25,7 +26,7 @@ COLUMNS = (
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the command line."""
-    top = commands.add_parser("attribution", help="how far estimators of influence can be trusted")
+    top = commands.add_parser("attribution", help="how far estimates of influence can be trusted, and what sources do")
     actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
     bench = actions.add_parser(
         "bench",
@@ -48,11 +49,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     bench.add_argument("--no-tune", action="store_true", help="default scope and damping instead of the best ones")
     bench.add_argument("--format", choices=("table", "csv", "json"), default="table")
     add_validate(actions)
+    add_sources(actions)
 
 
 def attribution(options: argparse.Namespace) -> int:
     """Run the action that was asked for."""
-    return {"bench": _bench, "validate": validate}[options.action](options)
+    return {"bench": _bench, "validate": validate, "sources": sources}[options.action](options)
 
 
 def _bench(options: argparse.Namespace) -> int:

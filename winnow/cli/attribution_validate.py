@@ -14,11 +14,17 @@ def add_validate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what attribution is worth at a checkpoint of the store",
         description="Put the configured estimator to tests that it could fail, at a checkpoint of the published store "
         "and on a sample of what it was trained on: agreement with the one-step oracle, stability over checkpoints, "
-        "tail-patch, planted corruption, memorisation, fact tracing (with --facts) and, if asked for, brittleness.",
+        "tail-patch, planted corruption, memorisation, fact tracing (with --facts) and, if asked for, brittleness. "
+        "The last trains small models anew, with and without the documents named, not the checkpoint: it judges the "
+        "estimator at a small model.",
     )
     validate.add_argument("--checkpoint", metavar="NAME", help="default: the current one")
     validate.add_argument(
-        "--only", metavar="CHECK", action="append", default=[], help="one check (repeatable); brittleness trains models"
+        "--only",
+        metavar="CHECK",
+        action="append",
+        default=[],
+        help="one check (repeatable); brittleness trains small models of its own",
     )
     validate.add_argument(
         "--documents", type=_documents, metavar="N", default=256, help="size of the sample (default: 256)"

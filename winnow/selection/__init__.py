@@ -5,18 +5,22 @@ Sign: positive influence = helpful, everywhere.
 """
 
 from winnow.selection.arms import Arms, build_arms, opening_probes
-from winnow.selection.bandit import run_bandit
+from winnow.selection.bandit import arm_facts, run_bandit
 from winnow.selection.decide import Decisions, check_budget, decide
+from winnow.selection.facts import ArmFacts, Prior
 from winnow.selection.ledger import BanditResult, BanditSettings, Pull
 from winnow.selection.random_control import RandomControl, random_control
 
 __all__ = [
+    "ArmFacts",
     "Arms",
     "BanditResult",
     "BanditSettings",
     "Decisions",
+    "Prior",
     "Pull",
     "RandomControl",
+    "arm_facts",
     "build_arms",
     "check_budget",
     "decide",

@@ -1,12 +1,15 @@
-"""The bandit over clusters: probe a few documents, grant the cluster a block of tokens if they help.
+"""The bandit over clusters: probe a few documents of an arm at a time, and grant arms tokens by what they show.
 
-Rewards are standardised by the mean and standard deviation of the *opening* round, which stay fixed: so ``alpha`` and
-the threshold keep their meaning from round to round, a verdict is never revised by later probes, and each row of the
+Rewards are standardised by the mean and standard deviation of the *opening* round, which stay fixed: so options and the
+threshold keep their meaning from round to round, a verdict is never revised by later probes, and each row of the
 ledger can be checked from the opening rows alone.
 
-An arm is *open* while it has tokens left and its score (mean + bonus) is above the threshold: what even optimism does
-not put above it is not probed again. Once it has no documents left to probe, or the run no probes, its mean has to be
-above the threshold too. What the loop leaves of the budget is then filled in the order of the scores.
+Tokens are granted in one of two ways. ``blocks``, Quad's: an arm is *open* while it has tokens left and its score is
+above the threshold (what even optimism does not put above it is not probed again; once it has no documents left to
+probe, or the run no probes, its mean has to be above it too), and every pull that leaves the mean above the threshold
+grants a block; what the loop leaves of the budget is filled in the order of the scores. ``final``: an arm is open while
+it has documents to probe; when the probes are spent or the policy is settled, the budget is filled in the order of the
+means.
 
 Source: Quad (arXiv 2409.16986), section 4; the remedies are those of its known defects: standardised rewards, seeded
 probes without replacement, grants capped by what the cluster has, exhausted arms never revived.
@@ -22,28 +25,34 @@ import numpy as np
 
 from winnow.errors import UserError
 from winnow.selection.arms import PROBE_SALT, Arms
+from winnow.selection.facts import ArmFacts, Prior
 from winnow.selection.ledger import BanditResult, BanditSettings, Pull, bonus_ratio
-from winnow.selection.policies import BanditState, policy_class
+from winnow.selection.policies import Policy, Round, policy_class
 
 log = logging.getLogger(__name__)
+
+Measure = Callable[[np.ndarray], np.ndarray]
+NOTHING = np.zeros(0, dtype=np.int64)
 
 
 def run_bandit(
     arms: Arms,
     opening: np.ndarray,
     opening_rewards: np.ndarray,
-    measure: Callable[[np.ndarray], np.ndarray],
+    measure: Measure,
     token_budget: int,
     settings: BanditSettings,
+    facts: ArmFacts | None = None,
 ) -> BanditResult:
-    """Pull arms until ``token_budget`` tokens are granted, and return the ledger.
+    """Pull arms until the probes or ``token_budget`` are spent, grant all of it, and return the ledger.
 
     ``opening`` int64 ``[P]`` positions already measured (:func:`opening_probes`) and ``opening_rewards`` float ``[P]``
     their influence; ``measure`` maps positions int64 ``[M]`` to influence float ``[M]``, positive = helpful, and is
-    called once a round. A reward that is not finite is excluded and counted. The grants sum to exactly
-    ``min(token_budget, arms.pool_tokens)``. Raises :class:`UserError` when no opening reward is finite.
+    called once a round. ``facts``: what is known of the arms (:func:`arm_facts`). A reward that is not finite is
+    excluded and counted. The grants sum to exactly ``min(token_budget, arms.pool_tokens)``. Raises :class:`UserError`
+    when no opening reward is finite (a policy without probes needs none).
     """
-    run = _Run(arms, measure, min(token_budget, arms.pool_tokens), settings)
+    run = _Run(arms, measure, min(token_budget, arms.pool_tokens), settings, facts or arm_facts(arms))
     run.open(np.asarray(opening, dtype=np.int64), np.asarray(opening_rewards, dtype=np.float64))
     while run.budget_left > 0 and run.round():
         pass
@@ -51,29 +60,52 @@ def run_bandit(
     return BanditResult(
         pulls=run.pulls,
         granted_tokens=run.granted,
-        probed=np.concatenate([np.zeros(0, dtype=np.int64), *run.probed]),
+        probed=np.concatenate([NOTHING, *run.probed]),
         rewards=np.concatenate([np.zeros(0, dtype=np.float64), *run.rewards]),
-        excluded=np.concatenate([np.zeros(0, dtype=np.int64), *run.excluded]),
+        excluded=np.concatenate([NOTHING, *run.excluded]),
         center=run.center,
         scale=run.scale,
+        posterior=run.policy.posterior(),
     )
+
+
+def arm_facts(
+    arms: Arms,
+    centroids: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+    prior: Prior | None = None,
+) -> ArmFacts:
+    """Return the facts of ``arms``; the other arrays have a row an arm, in the order of ``arms.clusters``."""
+    return ArmFacts(arms.sizes(), arms.arm_tokens(), centroids, features, prior)
+
+
+def make_policy(facts: ArmFacts, settings: BanditSettings, seed: int | np.ndarray) -> Policy:
+    """Return the policy that the settings name, with its options and neighbours."""
+    policy = policy_class(settings.policy)(facts, settings.policy_options, seed)
+    if settings.neighbour_radius > 0:
+        policy.share(settings.neighbour_radius, settings.neighbour_counts)
+    return policy
 
 
 class _Run:
     """The state of one run; arms are indices into ``arms.clusters``."""
 
     def __init__(
-        self, arms: Arms, measure: Callable[[np.ndarray], np.ndarray], token_budget: int, settings: BanditSettings
+        self, arms: Arms, measure: Measure, token_budget: int, settings: BanditSettings, facts: ArmFacts
     ) -> None:
         self.arms, self.measure, self.settings = arms, measure, settings
-        self.policy = policy_class(settings.policy)(len(arms), settings.alpha)
+        self.policy = make_policy(facts, settings, settings.seed)
         self.budget = self.budget_left = token_budget
-        self.members = arms.seeded_positions(settings.seed, PROBE_SALT)
-        self.cumulated = [np.cumsum(arms.tokens[members]) for members in self.members]
-        self.unprobed = list(self.members)
+        members = arms.seeded_positions(settings.seed, PROBE_SALT)
+        self.order = np.concatenate([NOTHING, *members])  # by arm, in the seeded order within
+        self.cumulated = [np.cumsum(arms.tokens[positions]) for positions in members]
+        self.unprobed, self.unprobed_starts = self.order, arms.starts
+        self.drawn = np.zeros(len(arms), dtype=np.int64)
         self.granted = np.zeros(len(arms), dtype=np.int64)
         self.left = arms.arm_tokens()
         self.probes_left = settings.max_probes
+        self.probe_tokens_left: float = settings.max_probe_tokens or math.inf
+        self.silent = np.zeros(len(arms), dtype=bool)  # probed, but without any finite reward
         self.pulls: list[Pull] = []
         self.probed: list[np.ndarray] = []
         self.rewards: list[np.ndarray] = []
@@ -87,77 +119,112 @@ class _Run:
             raise ValueError(f"{len(opening)} opening probes, but {len(rewards)} rewards")
         if not len(self.arms.positions):
             return
-        reward_of = dict(zip(opening.tolist(), rewards.tolist(), strict=True))
-        if len(reward_of) < len(opening):
+        if len(np.unique(opening)) < len(opening):
             raise ValueError("a document is twice among the opening probes")
+        opened = np.zeros(len(self.arms.positions), dtype=bool)
+        opened[opening] = True
+        value = np.full(len(opened), np.nan)
+        value[opening] = rewards
         # In the arms' own order, so that sums do not depend on the order in which the probes came.
-        first = [np.array([p for p in members.tolist() if p in reward_of], dtype=np.int64) for members in self.members]
-        values = [np.array([reward_of[p] for p in probes.tolist()], dtype=np.float64) for probes in first]
-        everything = np.concatenate(values)
-        self.center, self.scale = _standard(everything[np.isfinite(everything)])
+        probes = self.order[opened[self.order]]
+        if self.policy.probing and self.policy.standardised:
+            values = value[probes]
+            self.center, self.scale = _standard(values[np.isfinite(values)])
         self.probes_left = max(0, self.probes_left - len(opening))
-        for arm, (probes, value) in enumerate(zip(first, values, strict=True)):
-            self.unprobed[arm] = np.array([p for p in self.members[arm].tolist() if p not in reward_of], dtype=np.int64)
-            if len(probes):
-                self._observe(arm, probes, value)
-                self._record(arm, probes, value, math.nan, math.nan, 0, "opening")
+        self.unprobed = self.order[~opened[self.order]]
+        arm_of = self.arms.arm_of
+        everyone = np.arange(len(self.arms) + 1)
+        self.unprobed_starts = np.searchsorted(arm_of[self.unprobed], everyone).astype(np.int64)
+        starts = np.searchsorted(arm_of[probes], everyone)
+        pulls = [
+            (arm, probes[starts[arm] : starts[arm + 1]], value[probes[starts[arm] : starts[arm + 1]]])
+            for arm in np.flatnonzero(np.diff(starts)).tolist()
+        ]
+        self._observe(pulls)
+        means = self.policy.mean()
+        for arm, documents, values in pulls:
+            self._record(arm, documents, values, float(means[arm]), math.nan, math.nan, 0, "opening")
+        self.policy.end_round()
 
     def round(self) -> bool:
         """Choose arms, probe them in one measurement, grant or refuse; False when no arm is worth a pull."""
-        threshold = self.settings.accept_threshold
+        at_the_end, threshold = self.settings.grants_at_the_end, self.settings.accept_threshold
+        if not self.policy.probing or (at_the_end and self.probes_left <= 0):
+            return False
         scores, bonuses = self.policy.scores(), self.policy.bonus()
-        to_learn = np.array([len(unprobed) > 0 for unprobed in self.unprobed], dtype=bool) & (self.probes_left > 0)
-        open_arms = (self.left > 0) & (scores > threshold) & (to_learn | (self.policy.mean() > threshold))
-        # No more arms than could use up the budget: the last of them would be measured for nothing.
-        count = min(self.settings.arms_per_round, -(-self.budget_left // self.settings.block_tokens))
-        chosen = self.policy.choose(BanditState(open_arms, count)).tolist()
+        to_learn = (np.diff(self.unprobed_starts) > self.drawn) & (self.probes_left > 0)
+        count = self.settings.arms_per_round
+        if at_the_end:
+            open_arms = to_learn & (self.left > 0)
+        else:
+            open_arms = (self.left > 0) & self.policy.hopeful(threshold) & (to_learn | (self.policy.mean() > threshold))
+            # No more arms than could use up the budget: the last of them would be measured for nothing.
+            count = min(count, -(-self.budget_left // self.settings.block_tokens))
+        view = Round(self.number + 1, open_arms, count, self.probes_left, self.budget_left, self.left)
+        if at_the_end and self.policy.settled(view):
+            return False
+        chosen = self.policy.choose(view).tolist()
         if len(set(chosen)) < len(chosen) or len(chosen) > count or not open_arms[chosen].all():
             raise ValueError(f"policy '{self.settings.policy}' chose {chosen}: not {count} distinct open arms")
         if not chosen:
             return False
         self.number += 1
-        for arm, probes, rewards in self._probe(chosen):
-            self._observe(arm, probes, rewards)
-            accepted = bool(self.policy.mean()[arm] > threshold)
+        pulls = self._probe(chosen)
+        self._observe(pulls)
+        means = self.policy.mean()
+        for arm, probes, rewards in pulls:
+            accepted = bool(means[arm] > threshold) and not at_the_end
             tokens = min(self.settings.block_tokens, int(self.left[arm]), self.budget_left) if accepted else 0
-            verdict = "accepted" if accepted else "refused"
-            self._record(arm, probes, rewards, float(bonuses[arm]), float(scores[arm]), tokens, verdict)
-        latest = self.pulls[-len(chosen) :]
-        log.info(
-            "round %d: %d of %d pulls accepted, %d of %d tokens granted, %d probes left, bonus/reward %.2f",
-            self.number,
-            sum(pull.verdict == "accepted" for pull in latest),
-            len(latest),
-            self.budget - self.budget_left,
-            self.budget,
-            self.probes_left,
-            bonus_ratio(latest),
-        )
+            verdict = "probed" if at_the_end else "accepted" if accepted else "refused"
+            self._record(
+                arm, probes, rewards, float(means[arm]), float(bonuses[arm]), float(scores[arm]), tokens, verdict
+            )
+        self.policy.end_round()
+        self._tell(self.pulls[-len(chosen) :])
         return True
 
     def fill(self) -> None:
-        """Grant the rest of the budget without probes, by falling score; arms without a reward come last."""
+        """Grant the rest of the budget without probes: by the policy's shares, then best first.
+
+        Best is the highest score, or with grants at the end the highest mean; arms without a reward come last.
+        """
         if self.budget_left <= 0:
             return
         self.number += 1
-        scores, bonuses = self.policy.scores(), self.policy.bonus()
-        nothing = np.zeros(0, dtype=np.int64)
-        for arm in np.argsort(-np.where(np.isinf(scores), -np.inf, scores), kind="stable").tolist():
-            tokens = min(int(self.left[arm]), self.budget_left)
-            if tokens > 0:
+        means, scores, bonuses = self.policy.mean(), self.policy.scores(), self.policy.bonus()
+        wanted = np.zeros(len(self.arms), dtype=np.int64)
+        shares = self.policy.shares()
+        if shares is not None:
+            wanted = np.minimum(_whole(shares * self.budget_left, self.budget_left), self.left)
+        value = self.policy.values() if self.settings.grants_at_the_end else scores
+        value = np.where(np.isfinite(value) & ~self.silent, value, -np.inf)
+        for arm in np.argsort(-value, kind="stable").tolist():
+            rest = self.budget_left - int(wanted.sum())
+            wanted[arm] += min(int(self.left[arm]) - int(wanted[arm]), rest)
+            if wanted[arm] > 0:
+                tokens, wanted[arm] = int(wanted[arm]), 0
                 self._record(
-                    arm, nothing, nothing.astype(float), float(bonuses[arm]), float(scores[arm]), tokens, "filled"
-                )
+                    arm, NOTHING, NOTHING.astype(float), float(means[arm]), float(bonuses[arm]), float(scores[arm]),
+                    tokens, "filled",
+                )  # fmt: skip
         log.info("round %d: the rest of the %d tokens granted without probes", self.number, self.budget)
 
     def _probe(self, chosen: list[int]) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """Draw and measure the next probes of the chosen arms, as far as documents and probes last."""
         drawn = []
         for arm in chosen:
+            start = self.unprobed_starts[arm] + self.drawn[arm]
             count = min(self.settings.probes_per_pull, self.probes_left)
-            drawn.append(self.unprobed[arm][:count])
-            self.unprobed[arm] = self.unprobed[arm][count:]
-            self.probes_left -= len(drawn[-1])
+            probes = self.unprobed[start : min(start + count, self.unprobed_starts[arm + 1])]
+            cost = np.cumsum(self.arms.tokens[probes])
+            fit = int(np.searchsorted(cost, self.probe_tokens_left, side="right"))
+            self.probes_left -= fit
+            if fit < len(probes):
+                probes, self.probes_left = probes[:fit], 0
+            if fit:
+                self.probe_tokens_left -= int(cost[fit - 1])
+            self.drawn[arm] += fit
+            drawn.append(probes)
         positions = np.concatenate(drawn)
         rewards = np.zeros(0, dtype=np.float64)
         if len(positions):
@@ -169,17 +236,36 @@ class _Run:
         cuts = np.cumsum([len(probes) for probes in drawn])[:-1]
         return list(zip(chosen, drawn, np.split(rewards, cuts), strict=True))
 
-    def _observe(self, arm: int, probes: np.ndarray, rewards: np.ndarray) -> None:
-        finite = np.isfinite(rewards)
-        if not finite.all():
-            self.excluded.append(probes[~finite])
-        if len(probes) and not finite.any():
-            return  # nothing was learnt: not a pull of the formula
-        if len(probes) or not np.isnan(self.policy.mean()[arm]):
-            self.policy.observe(arm, (rewards[finite] - self.center) / self.scale)
+    def _observe(self, pulls: list[tuple[int, np.ndarray, np.ndarray]]) -> None:
+        """Hand the pulls of a round to the policy; one that learnt nothing new of an unknown arm is no pull."""
+        known = ~np.isnan(self.policy.mean())
+        seen = []
+        for arm, probes, rewards in pulls:
+            finite = np.isfinite(rewards)
+            if not finite.all():
+                self.excluded.append(probes[~finite])
+            if finite.any() or (not len(probes) and known[arm]):
+                seen.append((arm, (rewards[finite] - self.center) / self.scale))
+                self.silent[arm] = False
+            elif len(probes) and np.isnan(self.policy.tally.mean()[arm]):
+                self.silent[arm] = True
+        if seen:
+            widest = max(len(rewards) for _, rewards in seen)
+            table = np.full((len(seen), widest), np.nan)
+            for row, (_, rewards) in enumerate(seen):
+                table[row, : len(rewards)] = rewards
+            self.policy.observe_pulls(np.array([arm for arm, _ in seen], dtype=np.int64), table)
 
     def _record(
-        self, arm: int, probes: np.ndarray, rewards: np.ndarray, bonus: float, score: float, tokens: int, verdict: str
+        self,
+        arm: int,
+        probes: np.ndarray,
+        rewards: np.ndarray,
+        mean: float,
+        bonus: float,
+        score: float,
+        tokens: int,
+        verdict: str,
     ) -> None:
         before = int(self.granted[arm])
         self.granted[arm] += tokens
@@ -187,8 +273,7 @@ class _Run:
         self.budget_left -= tokens
         documents = np.searchsorted(self.cumulated[arm], [before, before + tokens], side="right")
         finite = rewards[np.isfinite(rewards)]
-        arm_mean = float(self.policy.mean()[arm])
-        reward = math.nan if len(probes) else self.center + self.scale * arm_mean
+        reward = math.nan if len(probes) else self.center + self.scale * mean
         self.pulls.append(
             Pull(
                 round=self.number,
@@ -197,7 +282,7 @@ class _Run:
                 excluded=len(rewards) - len(finite),
                 reward=float(finite.mean()) if len(finite) else reward,
                 reward_variance=float(finite.var(ddof=1)) if len(finite) > 1 else math.nan,
-                arm_mean=arm_mean,
+                arm_mean=mean,
                 bonus=bonus,
                 score=score,
                 documents_granted=int(documents[1] - documents[0]),
@@ -206,6 +291,26 @@ class _Run:
                 cost=int(self.arms.tokens[probes].sum()),
             )
         )
+
+    def _tell(self, latest: list[Pull]) -> None:
+        log.info(
+            "round %d: %d pulls, %d accepted, %d of %d tokens granted, %d probes left, bonus/reward %.2f",
+            self.number,
+            len(latest),
+            sum(pull.verdict == "accepted" for pull in latest),
+            self.budget - self.budget_left,
+            self.budget,
+            self.probes_left,
+            bonus_ratio(latest),
+        )
+
+
+def _whole(wanted: np.ndarray, total: int) -> np.ndarray:
+    """Round float ``[K]`` to int64 of that total by largest remainders (Hamilton); ties go to the smaller arm."""
+    floors = np.floor(wanted).astype(np.int64)
+    rest = max(0, total - int(floors.sum()))
+    floors[np.argsort(floors - wanted, kind="stable")[:rest]] += 1
+    return floors
 
 
 def _standard(rewards: np.ndarray) -> tuple[float, float]:

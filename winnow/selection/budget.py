@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from winnow.errors import UserError
 from winnow.identity import seeded_keys
+
+Limit = tuple[np.ndarray, np.ndarray]
 
 
 def check_budget(budget: int, pool_tokens: int) -> None:
@@ -33,6 +36,10 @@ class Quotas:
     quota_of: np.ndarray
     limits: list[int]
 
+    def limit(self) -> Limit:
+        """Return the quotas as a fresh limit of :func:`take_in_order`."""
+        return self.quota_of, np.array(self.limits, dtype=np.int64)
+
 
 def make_quotas(
     count: int, token_budget: int, sources: np.ndarray | None = None, source_tokens: Mapping[str, int] | None = None
@@ -50,13 +57,37 @@ def make_quotas(
     total = sum(source_tokens.values())
     if total != token_budget:
         raise UserError(f"mixture: its sources get {total:,} tokens, the budget is {token_budget:,}; plan it again")
-    labels = np.asarray(sources, dtype=str)
-    if len(labels) != count:
-        raise ValueError(f"{count} candidates, but {len(labels)} sources")
-    names, quota_of = np.unique(labels, return_inverse=True)
-    return Quotas(
-        names.tolist(), quota_of.astype(np.int64), [int(source_tokens.get(name, 0)) for name in names.tolist()]
-    )
+    if len(sources) != count:
+        raise ValueError(f"{count} candidates, but {len(sources)} sources")
+    names, quota_of = coded(sources)
+    return Quotas(names, quota_of, [int(source_tokens.get(name, 0)) for name in names])
+
+
+def coded(labels: np.ndarray | pa.Array | pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
+    """Return the names among N string labels, sorted, and for each label the place of its name, int64 ``[N]``."""
+    array = labels if isinstance(labels, pa.Array | pa.ChunkedArray) else pa.array(np.asarray(labels), pa.string())
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    found = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    names = found.dictionary.to_pylist()
+    place = np.empty(len(names), dtype=np.int64)
+    place[np.argsort(np.array(names, dtype=object), kind="stable")] = np.arange(len(names))
+    return sorted(names), place[found.indices.to_numpy(zero_copy_only=False)]
+
+
+def take_in_order(
+    order: np.ndarray, costs: np.ndarray, taken: np.ndarray, limit: Limit, other: Limit | None = None
+) -> None:
+    """Take documents in ``order`` (int64 positions) while they fit; one that does not is skipped, later ones may fit.
+
+    ``costs`` int64 ``[N]`` in tokens. A limit is the group of each document, int64 ``[N]``, and what each group has
+    left, int64. What is left and ``taken`` bool ``[N]`` are updated in place.
+    """
+    from winnow.selection import _kernels as kernels
+
+    if other is None:
+        kernels.take(order, costs, *limit, taken)
+    else:
+        kernels.take_within_two(order, costs, *limit, *other, taken)
 
 
 def training_order(doc_ids: np.ndarray, seed: int) -> np.ndarray:

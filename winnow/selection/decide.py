@@ -1,7 +1,7 @@
 """Which documents of the granted clusters are taken, and why each candidate is in or out.
 
-1. In each granted cluster, documents are taken from the best score down while they fit into the cluster's grant and
-   the budget; one that does not fit is skipped and smaller ones after it may still.
+1. In each granted cluster, documents are taken in the order of the method ``within`` while they fit into the cluster's
+   grant and the budget; one that does not fit is skipped and smaller ones after it may still.
 2. What whole documents could not use is given to the best documents left in granted clusters.
 3. Under a mixture, a source still below its quota is filled from the other clusters.
 
@@ -18,57 +18,36 @@ import numpy as np
 import pyarrow as pa
 
 from winnow.errors import UserError
-from winnow.identity import ids_from_numpy, seeded_keys
 from winnow.selection.arms import Arms
-from winnow.selection.budget import Quotas, check_budget, make_quotas, sorted_by, training_order
+from winnow.selection.budget import Quotas, check_budget, make_quotas, sorted_by, take_in_order, training_order
+from winnow.selection.decisions import (
+    BELOW_CUT,
+    CONSUMED,
+    FILLS_BUDGET,
+    FILLS_QUOTA,
+    IS_BELOW_CUT,
+    IS_CONSUMED,
+    IS_GRANTED,
+    IS_NOT_ADMITTED,
+    IS_NOT_GRANTED,
+    IS_OVER_BUDGET,
+    NOT_ADMITTED,
+    NOT_GRANTED,
+    OVER_BUDGET,
+    Decisions,
+)
+from winnow.selection.within import Candidates, Greedy, Keyed, Vectors, Within, make_within
 
-NOT_GRANTED = "cluster not granted"
-BELOW_CUT = "below the cluster's cut"
-OVER_BUDGET = "over the budget"  # it ranks high enough, but is larger than what is left of grant, quota or budget
-
-__all__ = ["BELOW_CUT", "NOT_GRANTED", "OVER_BUDGET", "Decisions", "check_budget", "decide"]
-
-
-@dataclass(frozen=True, eq=False)
-class Decisions:
-    """The verdict on each of N candidates, in the order in which they were passed to ``build_arms``.
-
-    ``selected`` bool; ``reasons`` list of str; ``rank`` int64, 1 = best of its cluster; ``order`` int64, the place in
-    training of a selected document, -1 for the others; ``scores`` float64, NaN where there is none.
-    """
-
-    arms: Arms
-    selected: np.ndarray
-    reasons: list[str]
-    rank: np.ndarray
-    order: np.ndarray
-    scores: np.ndarray
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the selected documents."""
-        return int(self.arms.tokens[self.selected].sum())
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Positions of the selected documents in training order, int64."""
-        chosen = np.flatnonzero(self.selected)
-        return chosen[np.argsort(self.order[chosen])]
-
-    def table(self) -> pa.Table:
-        """Return doc_id, cluster, tokens, verdict, reason, score, rank, order (null when rejected), one row each."""
-        return pa.table(
-            {
-                "doc_id": ids_from_numpy(self.arms.doc_ids),
-                "cluster": pa.array(self.arms.clusters[self.arms.arm_of], pa.int64()),
-                "tokens": pa.array(self.arms.tokens, pa.int64()),
-                "verdict": pa.array(np.where(self.selected, "selected", "rejected").tolist(), pa.string()),
-                "reason": pa.array(self.reasons, pa.string()),
-                "score": pa.array(self.scores, pa.float64(), mask=np.isnan(self.scores)),
-                "rank": pa.array(self.rank, pa.int64()),
-                "order": pa.array(self.order, pa.int64(), mask=~self.selected),
-            }
-        )
+__all__ = [
+    "BELOW_CUT",
+    "CONSUMED",
+    "NOT_ADMITTED",
+    "NOT_GRANTED",
+    "OVER_BUDGET",
+    "Decisions",
+    "check_budget",
+    "decide",
+]
 
 
 def decide(
@@ -79,121 +58,193 @@ def decide(
     seed: int,
     sources: np.ndarray | None = None,
     source_tokens: Mapping[str, int] | None = None,
+    within: Within | None = None,
+    vectors: Vectors | None = None,
+    clusters: np.ndarray | None = None,
 ) -> Decisions:
-    """Choose documents within each cluster by score up to its grant, at most ``token_budget`` tokens in all.
+    """Choose documents within each cluster up to its grant, at most ``token_budget`` tokens in all.
 
     ``ledger`` has the columns round, cluster and tokens_granted in the order of the pulls (``BanditResult.ledger()``
     or the table ``bandit_rounds``). ``scores`` float ``[N]``, higher = better, NaN ranks last; None = random within
     the cluster. With a mixture, ``sources`` str ``[N]`` and ``source_tokens``, tokens a source that sum to the budget:
-    no source gets more than its own. When the grants cover the budget, less of it is left than the smallest document
-    that remains in a granted cluster has tokens. Raises :class:`UserError` when the ledger names an unknown cluster.
+    no source gets more than its own. ``within`` (``top_k``) may need ``vectors`` ``[N, D]`` or, where clusters are not
+    the arms, ``clusters`` int64 ``[N]``. When the grants cover the budget, less of it is left than the smallest
+    document that remains in a granted cluster and is admitted has tokens. Raises :class:`UserError` when the ledger
+    names an unknown cluster or ``within`` lacks what it needs.
     """
+    known = np.full(len(arms.tokens), np.nan) if scores is None else np.asarray(scores, dtype=np.float64)
+    if known.shape != arms.tokens.shape:
+        raise ValueError(f"{len(arms.tokens)} candidates, but scores of shape {known.shape}")
+    method = make_within("top_k") if within is None else within
+    candidates = Candidates(arms, seed, None if scores is None else known, vectors, sources, clusters)
+    method.require(candidates)
+    quotas = make_quotas(len(known), token_budget, None if source_tokens is None else sources, source_tokens)
     grants = _grants(arms, ledger)
-    ranking = _ranking(arms, scores, seed)
-    filling = _Filling(arms, make_quotas(len(arms.arm_of), token_budget, sources, source_tokens))
-    by_arm = ranking[np.argsort(arms.arm_of[ranking], kind="stable")]
-    granted = np.zeros(len(arms), dtype=bool)
-    for arm, blocks in grants.items():
-        granted[arm] = True
-        _take_grant(filling, blocks, by_arm[arms.starts[arm] : arms.starts[arm + 1]].tolist())
-    rest = ranking[granted[arms.arm_of[ranking]]]
-    for position in rest.tolist():
-        filling.take(position, "fills what whole documents left of the budget")
-    if sources is not None:
-        for position in ranking[~granted[arms.arm_of[ranking]]].tolist():
-            filling.take(position, f"fills the quota of source {filling.quota_name(position)}")
-    rank = np.empty(len(ranking), dtype=np.int64)
-    rank[by_arm] = np.arange(len(ranking)) - arms.starts[arms.arm_of[by_arm]] + 1
-    return _explain(arms, filling, granted, rank, scores, seed)
+    ranked = _rank(candidates, method, grants)
+    taking = _take(arms, grants, ranked, quotas, source_tokens is not None)
+    return _explain(candidates, method, grants, ranked, quotas, taking)
 
 
-def _grants(arms: Arms, ledger: pa.Table) -> dict[int, list[tuple[int, int]]]:
-    """Return for each granted arm its blocks (round, tokens), arms in the order of their first grant."""
-    grants: dict[int, list[tuple[int, int]]] = {}
-    columns = [ledger.column(name).to_pylist() for name in ("round", "cluster", "tokens_granted")]
-    index = {cluster: arm for arm, cluster in enumerate(arms.clusters.tolist())}
-    for number, cluster, tokens in zip(*columns, strict=True):
-        if tokens > 0:
-            if cluster not in index:
-                raise UserError(f"bandit ledger, round {number}: cluster {cluster} is not an arm; run the bandit again")
-            grants.setdefault(index[cluster], []).append((number, tokens))
-    return grants
+@dataclass(frozen=True, eq=False)
+class _Grants:
+    """``tokens`` int64 ``[K]`` an arm; ``arms`` int64 in the order of their first grant; of each block, grouped by arm
+    in that order, its round and where it ends in the tokens of all grants laid end to end, int64."""
+
+    tokens: np.ndarray
+    arms: np.ndarray
+    rounds: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def granted(self) -> np.ndarray:
+        """Which arms have a grant, bool ``[K]``."""
+        return self.tokens > 0
 
 
-def _ranking(arms: Arms, scores: np.ndarray | None, seed: int) -> np.ndarray:
-    """Return all positions, best first: by falling score with NaN last, or by seeded hash; ties by doc_id."""
-    if scores is None:
-        return sorted_by(arms.doc_ids, seeded_keys(arms.doc_ids, seed, "decide"))
-    values = np.asarray(scores, dtype=np.float64)
-    if values.shape != arms.tokens.shape:
-        raise ValueError(f"{len(arms.tokens)} candidates, but scores of shape {values.shape}")
-    return sorted_by(arms.doc_ids, np.where(np.isnan(values), np.inf, -values))
+def _grants(arms: Arms, ledger: pa.Table) -> _Grants:
+    rounds, names, tokens = (
+        ledger.column(name).to_numpy().astype(np.int64) for name in ("round", "cluster", "tokens_granted")
+    )
+    pulls = np.flatnonzero(tokens > 0)
+    rounds, names, tokens = rounds[pulls], names[pulls], tokens[pulls]
+    unknown = ~np.isin(names, arms.clusters)
+    if unknown.any():
+        first = int(np.argmax(unknown))
+        raise UserError(
+            f"bandit ledger, round {rounds[first]}: cluster {names[first]} is not an arm; run the bandit again"
+        )
+    index = np.searchsorted(arms.clusters, names)
+    found, first_pull = np.unique(index, return_index=True)
+    in_order = found[np.argsort(first_pull)]
+    place = np.zeros(len(arms), dtype=np.int64)
+    place[in_order] = np.arange(len(in_order))
+    blocks = np.argsort(place[index], kind="stable")
+    total = np.bincount(index, weights=tokens, minlength=len(arms)).astype(np.int64)
+    return _Grants(total, in_order, rounds[blocks], np.cumsum(tokens[blocks]))
 
 
-class _Filling:
-    """Documents taken so far, and what is left of each quota."""
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """Every candidate ranked: ``overall`` int64, positions best first; ``by_arm`` int64, grouped by arm, in the order
+    in which they are tried; what may not be taken (``open`` bool ``[N]``) comes last in both."""
 
-    def __init__(self, arms: Arms, quotas: Quotas) -> None:
-        self.tokens = arms.tokens.tolist()
-        self.quota_of = quotas.quota_of.tolist()
-        self.names = quotas.names
-        self.left = list(quotas.limits)
-        self.taken: dict[int, str] = {}
-        self.over_budget: set[int] = set()
-
-    def quota_name(self, position: int) -> str:
-        return self.names[self.quota_of[position]]
-
-    def take(self, position: int, why: str) -> bool:
-        """Take a document if its quota has room, and say whether it was."""
-        if position in self.taken:
-            return False
-        quota, cost = self.quota_of[position], self.tokens[position]
-        if cost > self.left[quota]:
-            return False
-        self.left[quota] -= cost
-        self.taken[position] = why
-        return True
+    overall: np.ndarray
+    by_arm: np.ndarray
+    open: np.ndarray
+    admitted: np.ndarray
+    keys: np.ndarray
+    repeats: np.ndarray
+    weights: np.ndarray
 
 
-def _take_grant(filling: _Filling, arm_blocks: list[tuple[int, int]], members: list[int]) -> None:
-    """Take an arm's documents in rank order while its grant lasts; a document counts to the block it begins in."""
-    granted = sum(tokens for _, tokens in arm_blocks)
-    used, by_rank_alone, block, block_end = 0, 0, 0, arm_blocks[0][1]
-    for position in members:
-        cost = filling.tokens[position]
-        if by_rank_alone + cost <= granted:
-            by_rank_alone += cost
-            filling.over_budget.add(position)  # unless it is taken: then nobody asks
-        if used + cost > granted:
-            continue
-        while used >= block_end and block + 1 < len(arm_blocks):
-            block += 1
-            block_end += arm_blocks[block][1]
-        if filling.take(position, f"granted in round {arm_blocks[block][0]}"):
-            used += cost
+def _rank(candidates: Candidates, method: Within, grants: _Grants) -> _Ranked:
+    arms = candidates.arms
+    admitted = method.admitted(candidates) if isinstance(method, Keyed) else None
+    admitted = np.ones(len(arms.tokens), dtype=bool) if admitted is None else admitted
+    keys = method.keys(candidates) if isinstance(method, Keyed) else candidates.ranking_keys
+    may = arms.available & admitted
+    overall = sorted_by(arms.doc_ids, ~may, np.where(np.isnan(keys), np.inf, -keys))
+    by_arm = overall[np.argsort(arms.arm_of[overall], kind="stable")]
+    repeats, weights = np.ones(len(keys), dtype=np.int64), np.ones(len(keys))
+    if isinstance(method, Greedy):
+        early = np.full(len(keys), len(keys), dtype=np.int64)  # the place in which the method takes it
+        for arm in grants.arms.tolist():
+            taken = method.take(candidates, arms.members(arm), int(grants.tokens[arm]))
+            early[taken.positions] = np.arange(len(taken.positions))
+            repeats[taken.positions] = taken.repeats
+            weights[taken.positions] = taken.weights
+        by_arm = by_arm[np.lexsort((early[by_arm], arms.arm_of[by_arm]))]
+    return _Ranked(overall, by_arm, may, admitted, keys, repeats, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Taking:
+    """``outcomes`` int8 ``[N]`` of what is selected, -1 otherwise; ``rounds`` int64 ``[N]``; ``sequence`` int64, the
+    candidates of granted arms in the order in which they were tried; ``repeats`` int64 ``[N]``."""
+
+    outcomes: np.ndarray
+    rounds: np.ndarray
+    sequence: np.ndarray
+    repeats: np.ndarray
+
+
+def _take(arms: Arms, grants: _Grants, ranked: _Ranked, quotas: Quotas, mixed: bool) -> _Taking:
+    count = len(ranked.by_arm)
+    outcomes, rounds = np.full(count, -1, dtype=np.int8), np.full(count, -1, dtype=np.int64)
+    limit, taken = quotas.limit(), np.zeros(count, dtype=bool)
+    sequence = ranked.by_arm[_ranges(arms.starts[grants.arms], arms.starts[grants.arms + 1])]
+    sequence = sequence[ranked.open[sequence]]
+    costs = arms.tokens * ranked.repeats
+    take_in_order(sequence, costs, taken, limit, (arms.arm_of, grants.tokens.copy()))
+    outcomes[taken] = IS_GRANTED
+    first = sequence[taken[sequence]]
+    rounds[first] = _granting_round(arms.arm_of[first], costs[first], grants)
+    repeats = np.where(taken, ranked.repeats, 1)
+    may = ranked.overall[ranked.open[ranked.overall]]
+    granted = grants.granted[arms.arm_of[may]]
+    for outcome, order in ((FILLS_BUDGET, may[granted]), (FILLS_QUOTA, may[~granted & mixed])):
+        take_in_order(order, arms.tokens, taken, limit)
+        outcomes[taken & (outcomes < 0)] = outcome
+    return _Taking(outcomes, rounds, sequence, repeats)
+
+
+def _granting_round(arm_of: np.ndarray, costs: np.ndarray, grants: _Grants) -> np.ndarray:
+    """Return the round of the block in which each document begins, the documents being in the order taken."""
+    if not len(arm_of):
+        return np.zeros(0, dtype=np.int64)
+    before = np.cumsum(costs) - costs
+    new = np.flatnonzero(np.diff(arm_of, prepend=-1))
+    used = before - np.repeat(before[new], np.diff(new, append=len(arm_of)))
+    ends = np.cumsum(grants.tokens[grants.arms])
+    place = np.empty(len(grants.tokens), dtype=np.int64)
+    place[grants.arms] = np.arange(len(grants.arms))
+    here = place[arm_of]
+    # A document without tokens may begin where the grant ends: it belongs to the last block.
+    last = np.searchsorted(grants.ends, ends)[here]
+    start = ends[here] - grants.tokens[arm_of]
+    return grants.rounds[np.minimum(np.searchsorted(grants.ends, start + used, side="right"), last)]
 
 
 def _explain(
-    arms: Arms, filling: _Filling, granted: np.ndarray, rank: np.ndarray, scores: np.ndarray | None, seed: int
+    candidates: Candidates, method: Within, grants: _Grants, ranked: _Ranked, quotas: Quotas, taking: _Taking
 ) -> Decisions:
-    """Write every candidate's reason, and the training order of the selected ones."""
-    chosen = np.array(sorted(filling.taken), dtype=np.int64)
-    selected = np.zeros(len(rank), dtype=bool)
-    selected[chosen] = True
+    """Give every candidate its outcome, and the selected ones their place in training."""
+    arms, outcomes = candidates.arms, taking.outcomes.copy()
+    selected = outcomes >= 0
+    rank = np.empty(len(selected), dtype=np.int64)
+    rank[ranked.by_arm] = np.arange(len(rank)) - arms.starts[arms.arm_of[ranked.by_arm]] + 1
     order = np.full(len(rank), -1, dtype=np.int64)
-    order[chosen] = training_order(arms.doc_ids[chosen], seed)
+    order[selected] = training_order(arms.doc_ids[selected], candidates.seed)
+    fits = np.zeros(len(rank), dtype=bool)  # by rank and grant alone, if there were no quotas
+    take_in_order(taking.sequence, arms.tokens * ranked.repeats, fits, (arms.arm_of, grants.tokens.copy()))
     cut = np.zeros(len(arms), dtype=np.int64)
-    np.maximum.at(cut, arms.arm_of[chosen], rank[chosen])
-    above_cut = rank < cut[arms.arm_of]
-    reasons = []
-    for position, arm in enumerate(arms.arm_of.tolist()):
-        if position in filling.taken:
-            why = filling.taken[position]
-            reasons.append(f"selected: cluster {arms.clusters[arm]}, {why}, rank {rank[position]}")
-        elif not granted[arm]:
-            reasons.append(NOT_GRANTED)
-        else:
-            reasons.append(OVER_BUDGET if above_cut[position] or position in filling.over_budget else BELOW_CUT)
-    known = np.full(len(rank), np.nan) if scores is None else np.asarray(scores, dtype=np.float64)
-    return Decisions(arms, selected, reasons, rank, order, known)
+    np.maximum.at(cut, arms.arm_of[selected], rank[selected])
+    high = fits | (rank < cut[arms.arm_of])
+    rejected = np.where(high, IS_OVER_BUDGET, IS_BELOW_CUT)
+    rejected = np.where(grants.granted[arms.arm_of], rejected, IS_NOT_GRANTED)
+    rejected = np.where(ranked.admitted, rejected, IS_NOT_ADMITTED)
+    rejected = np.where(arms.available, rejected, IS_CONSUMED)
+    outcomes[~selected] = rejected[~selected]
+    weights = ranked.weights
+    if isinstance(method, Keyed):
+        weights = method.weights(candidates, ranked.keys, selected)
+    return Decisions(
+        arms=arms,
+        selected=selected,
+        rank=rank,
+        order=order,
+        scores=np.full(len(rank), np.nan) if candidates.scores is None else candidates.scores,
+        repeats=np.where(selected, taking.repeats, 0),
+        weights=np.where(selected, weights, 0.0),
+        outcomes=outcomes,
+        rounds=taking.rounds,
+        quota_names=quotas.names,
+        quota_of=quotas.quota_of,
+    )
+
+
+def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the numbers of the ranges ``start .. end - 1``, one range after another, int64."""
+    sizes = ends - starts
+    offsets = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    return offsets + np.arange(int(sizes.sum()))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from winnow.errors import UserError
+from winnow.selection.facts import Prior
+from winnow.selection.neighbours import SHARING
+from winnow.selection.options import Value, read_options
 from winnow.selection.policies import policy_class
+
+GRANTS = ("blocks", "final")
 
 LEDGER = pa.schema(
     [
@@ -34,29 +40,48 @@ LEDGER = pa.schema(
 class BanditSettings:
     """How the bandit spends probes and grants tokens.
 
-    ``alpha`` and ``accept_threshold`` (Quad's tau; 0 = better than the mean of the opening) are in standard deviations
-    of the opening rewards. ``block_tokens`` is what one accepted pull grants. ``max_probes`` counts documents measured
-    in all, the opening included. Raises :class:`UserError` on a value out of range.
+    ``policy`` with its ``policy_options``. ``accept_threshold`` (Quad's tau; 0 = better than the mean of the opening)
+    is in standard deviations of the opening rewards, as rewards are (in raw influence for a policy that takes raw
+    rewards). ``grants``: ``blocks`` grants ``block_tokens`` with every accepted pull; ``final`` probes first, until the
+    probes are spent or the policy is settled, and grants then, best mean first; "" leaves it to the policy.
+    ``max_probes`` counts documents measured in all, the opening included; ``max_probe_tokens``, if not 0, limits the
+    tokens of those after the opening: the first document over it ends the probing. ``neighbour_radius``, if not 0,
+    shares rewards between arms with centroids nearer than that. Raises :class:`UserError` on a value out of range.
     """
 
     block_tokens: int
     max_probes: int
     policy: str = "quad_ucb"
-    alpha: float = 0.1
+    policy_options: Mapping[str, Value] = field(default_factory=dict)
+    grants: str = ""
     arms_per_round: int = 8
     probes_per_pull: int = 8
     accept_threshold: float = 0.0
+    max_probe_tokens: int = 0
+    neighbour_radius: float = 0.0
+    neighbour_counts: str = "weighted"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        policy_class(self.policy)
-        for name, least in (("block_tokens", 1), ("max_probes", 0), ("arms_per_round", 1), ("probes_per_pull", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"bandit, {name}: {getattr(self, name)}; expected at least {least}")
-        if not (math.isfinite(self.alpha) and self.alpha >= 0):
-            raise UserError(f"bandit, alpha: {self.alpha}; expected a finite number, 0 or more")
+        read_options(f"selection policy '{self.policy}'", policy_class(self.policy).Options, self.policy_options)
+        least = {"block_tokens": 1, "max_probes": 0, "arms_per_round": 1, "probes_per_pull": 1, "max_probe_tokens": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise UserError(f"bandit, {name}: {getattr(self, name)}; expected at least {smallest}")
+        if not (math.isfinite(self.neighbour_radius) and self.neighbour_radius >= 0):
+            raise UserError(f"bandit, neighbour_radius: {self.neighbour_radius}; expected a finite number, 0 or more")
         if not math.isfinite(self.accept_threshold):
             raise UserError(f"bandit, accept_threshold: {self.accept_threshold}; expected a finite number")
+        for name, allowed in (("grants", ("", *GRANTS)), ("neighbour_counts", SHARING)):
+            if getattr(self, name) not in allowed:
+                words = " or ".join(repr(word) for word in allowed)
+                raise UserError(f"bandit, {name}: '{getattr(self, name)}'; expected {words}")
+
+    @property
+    def grants_at_the_end(self) -> bool:
+        """Whether tokens are granted after all probes, as they must be where there are none."""
+        policy = policy_class(self.policy)
+        return not policy.probing or (self.grants or policy.grants) == "final"
 
 
 @dataclass(frozen=True)
@@ -67,8 +92,8 @@ class Pull:
     measured nothing); ``arm_mean`` (after the pull), ``bonus`` and ``score`` (when it was chosen) are standardised;
     ``excluded`` counts probes without a finite reward; ``cost`` is the tokens of the documents probed.
     ``documents_granted`` is how many documents the tokens amount to in the arm's random order. Verdicts: ``opening``,
-    ``accepted`` (arm_mean above the threshold), ``refused``, ``filled`` (what the loop had left over). NaN or infinite
-    numbers become null in the table.
+    ``accepted`` (arm_mean above the threshold), ``refused``, ``probed`` (grants come at the end), ``filled`` (granted
+    after the loop, without a probe). NaN or infinite numbers become null in the table.
     """
 
     round: int
@@ -92,7 +117,8 @@ class BanditResult:
 
     ``granted_tokens`` int64 ``[K]`` in the order of ``arms.clusters``; ``probed`` int64 and ``rewards`` float64 are
     the positions measured after the opening and their influence, as measured; ``excluded`` the positions, opening
-    included, whose reward was not finite; ``center`` and ``scale`` turn influence into standardised rewards.
+    included, whose reward was not finite; ``center`` and ``scale`` turn influence into standardised rewards;
+    ``posterior`` is what the policy learnt, in standardised rewards, for the prior of a later run.
     """
 
     pulls: list[Pull]
@@ -102,6 +128,7 @@ class BanditResult:
     excluded: np.ndarray
     center: float
     scale: float
+    posterior: Prior
 
     @property
     def rounds(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from winnow.identity import digest_ids, seeded_keys
-from winnow.selection.budget import make_quotas, sorted_by
+from winnow.selection.budget import make_quotas, sorted_by, take_in_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +31,20 @@ def random_control(
     seed: int,
     sources: np.ndarray | None = None,
     source_tokens: Mapping[str, int] | None = None,
+    available: np.ndarray | None = None,
 ) -> RandomControl:
     """Draw documents at random until none that is left fits into the budget.
 
     ``doc_ids`` uint8 ``[N, 16]``, ``tokens`` int64 ``[N]``; ``sources`` and ``source_tokens`` as in
-    :func:`~winnow.selection.decide.decide`: then the draw is stratified by source. The same documents give the same
-    draw in whatever order they come.
+    :func:`~winnow.selection.decide.decide`: then the draw is stratified by source. ``available`` bool ``[N]``: what may
+    be drawn (all). The same documents give the same draw in whatever order they come.
     """
-    counts = np.asarray(tokens, dtype=np.int64)
+    counts = np.ascontiguousarray(tokens, dtype=np.int64)
     quotas = make_quotas(len(counts), token_budget, sources, source_tokens)
-    left, quota_of, cost = list(quotas.limits), quotas.quota_of.tolist(), counts.tolist()
     selected = np.zeros(len(counts), dtype=bool)
-    for position in sorted_by(doc_ids, seeded_keys(doc_ids, seed, "control")).tolist():
-        quota = quota_of[position]
-        if cost[position] <= left[quota]:
-            left[quota] -= cost[position]
-            selected[position] = True
+    order = sorted_by(doc_ids, seeded_keys(doc_ids, seed, "control"))
+    order = order if available is None else order[available[order]]
+    take_in_order(order, counts, selected, quotas.limit())
     return RandomControl(
         selected, int(selected.sum()), int(counts[selected].sum()), digest_ids(np.ascontiguousarray(doc_ids)[selected])
     )

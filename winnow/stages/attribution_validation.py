@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.adamw import run_optimizer
 from winnow.attribution.capture import vocabulary_size
 from winnow.attribution.estimators import estimator_names
 from winnow.attribution.run import Queries
 from winnow.attribution.self_influence import self_influence
-from winnow.attribution.stepping import run_optimizer
 from winnow.attribution.validation.brittleness import brittleness
 from winnow.attribution.validation.corruption import corruption, plant
 from winnow.attribution.validation.fact_tracing import Fact, fact_tracing, states_fact
@@ -35,8 +35,8 @@ from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import ids_as_keys, ids_to_numpy
 from winnow.stages.checkpoints import checkpoint_named, current_checkpoint, lineage
+from winnow.stages.estimates import gradient_method, oracle_method
 from winnow.stages.pool import VERDICTS
-from winnow.stages.probes import gradient_method, oracle_method
 from winnow.stages.semantic import is_filtering
 from winnow.stages.trained_on import trained_on
 from winnow.stages.validation_ground import Ground, projection_of

@@ -14,6 +14,7 @@ from winnow.identity import digest, digest_file
 from winnow.store.store import Store
 
 if TYPE_CHECKING:
+    from winnow.attribution.adamw import AdamW
     from winnow.store.store import Connection
 
 
@@ -115,17 +116,19 @@ def lineage(connection: Connection, name: str) -> list[Ancestor]:
 
 
 def require_unchanged(checkpoint: StoredCheckpoint) -> None:
-    """Raise :class:`UserError` when weights or tokenizer are no longer those that were registered.
+    """Raise :class:`UserError` when weights, configuration or tokenizer are no longer those that were registered.
 
-    The tokenizer is the one that ``token_counts`` of that name were counted with.
+    The tokenizer is the one that ``token_counts`` of that name were counted with. A checkpoint that was registered when
+    the digest was of the tensors alone keeps that digest, so its judgements stay; its configuration is not compared.
     """
     from winnow.train.tokenizer import tokenizer_digest
-    from winnow.train.weights import weights_digest
+    from winnow.train.weights import weights_digests
 
-    if weights_digest(checkpoint.path) != checkpoint.weights_digest:
+    found, tensors_alone = weights_digests(checkpoint.path)
+    if checkpoint.weights_digest not in (found, tensors_alone):
         raise UserError(
-            f"checkpoint '{checkpoint.name}': the weights in {checkpoint.path} changed after it was registered; "
-            "put them back, or save the new ones under another name"
+            f"checkpoint '{checkpoint.name}': the weights or config.json in {checkpoint.path} changed after it was "
+            "registered; put them back, or save the new ones under another name"
         )
     if tokenizer_digest(checkpoint.path) != checkpoint.tokenizer:
         raise UserError(
@@ -142,6 +145,14 @@ def optimizer_digest(checkpoint: StoredCheckpoint) -> str | None:
     except OSError:
         return None
     return _digest_at(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def adamw_of(checkpoint: StoredCheckpoint, config: Config) -> AdamW:
+    """Return AdamW's settings as the checkpoint recorded them; one that did not takes the configured rate."""
+    from winnow.attribution.adamw import AdamW
+    from winnow.train.checkpoint import read_state
+
+    return AdamW.recorded(read_state(checkpoint.path).get("optimizer"), config.train.learning_rate)
 
 
 @lru_cache(maxsize=16)

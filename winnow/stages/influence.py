@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from winnow.embed.rows import vectors_of
 from winnow.identity import ids_as_keys, ids_to_numpy, seeded_keys
 from winnow.quality.judge import signals_digest
-from winnow.quality.signals import COLUMNS
 from winnow.selection import opening_probes
+from winnow.stages.estimates import gradient_estimate, gradient_method, oracle_method
+from winnow.stages.features import floats, stored_features
 from winnow.stages.loop import Loop
-from winnow.stages.probes import gradient_estimate, gradient_method, oracle_method
 from winnow.store.judgements import all_texts
 from winnow.store.stage import pinned, stage_key
 from winnow.store.store import Store, load
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SIGNALS = tuple(COLUMNS)
 OPENING_VERSION = "1"
-MODEL_VERSION = "3"
+MODEL_VERSION = "4"
 OPENING_SHARE = 0.6
 
 
@@ -102,25 +100,12 @@ def model_path(store: Store, name: str) -> Path:
     return store.home.artifacts / f"influence-model-{name}.safetensors"
 
 
-def features(store: Store, loop: Loop, documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return embeddings float32 ``[N, D]`` and signals float64 ``[N, S]`` of documents sorted by doc_id."""
-    columns = ", ".join(f's."{name}"' for name in SIGNALS)
-    with store.scratch("embeddings", "signals", only={"model": loop.clustering.model}) as connection:
-        load(connection, "wanted", documents.select(["doc_id"]))
-        rows = connection.execute(
-            f"SELECT doc_id, e.vector, {columns} FROM wanted JOIN embeddings e USING (doc_id)"  # noqa: S608
-            " LEFT JOIN signals s USING (doc_id) ORDER BY doc_id"
-        ).to_arrow_table()
-    if len(rows) != len(documents):
-        raise LookupError(f"{len(documents) - len(rows)} documents have no embedding: materialize embeddings first")
-    signals = np.stack([floats(rows[name]) for name in SIGNALS], axis=1) if len(rows) else np.zeros((0, len(SIGNALS)))
-    return vectors_of(rows["vector"]), signals
-
-
 def influence_model_key(loop: Loop) -> str:
     """Return the key that pins a checkpoint's influence model: its probes and the definition of its features."""
+    from winnow.attribution.surrogates import make_surrogate
+
     influence = loop.config.influence
-    reads = loop.config.encoder.max_tokens if influence.surrogate == "encoder" else None
+    reads = loop.config.encoder.max_tokens if make_surrogate(influence.surrogate).reads_texts else None
     fit = [influence.surrogate, influence.surrogate_loss, influence.warm_start, reads]
     return stage_key(
         "influence_models",
@@ -156,15 +141,15 @@ def score_documents(store: Store, loop: Loop, documents: pa.Table, encoder: str 
 
     name = model_name(store, loop)
     model = load_model(model_path(store, name), encoder)
-    scores, spreads = [np.zeros(0)], [np.zeros(0)]
-    for start in range(0, len(documents), rows):
-        part = documents.slice(start, rows)
-        texts = texts_in_order(store, part) if model.reads_texts else None
-        embeddings, signals = features(store, loop, part)
-        scores.append(model.predict(embeddings, signals, texts))
-        spreads.append(model.spread(embeddings, signals, texts))
-    spread = np.concatenate(spreads)
     count = len(documents)
+    score, spread = np.empty(count), np.empty(count)
+    for found, embeddings, signals in stored_features(store, loop.clustering.model, documents, rows):
+        order = np.argsort(found)
+        places, texts = found[order], None
+        if model.reads_texts:
+            texts = texts_in_order(store, documents.take(places))
+        score[places] = model.predict(embeddings[order], signals[order], texts)
+        spread[places] = model.spread(embeddings[order], signals[order], texts)
     return pa.table(
         {
             "doc_id": documents["doc_id"],
@@ -173,7 +158,7 @@ def score_documents(store: Store, loop: Loop, documents: pa.Table, encoder: str 
             "checkpoint": pa.array([loop.checkpoint.name] * count, pa.string()),
             "reference": pa.array([loop.reference.digest] * count, pa.string()),
             **gradient_estimate(loop.config).columns(count),
-            "score": np.concatenate(scores),
+            "score": score,
             "spread": pa.array(spread, mask=np.isnan(spread)),
         }
     )
@@ -191,8 +176,3 @@ def candidate_scores(store: Store, loop: Loop) -> np.ndarray | None:
             "SELECT score FROM candidates LEFT JOIN scores USING (doc_id) ORDER BY doc_id"
         ).to_arrow_table()
     return floats(rows["score"])
-
-
-def floats(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a column as float64 ``[N]``, NaN where null."""
-    return column.cast(pa.float64()).to_numpy()

@@ -13,9 +13,10 @@ import numpy as np
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import digest_file, ids_to_numpy
-from winnow.stages.influence import SIGNALS, features, floats, model_path, opening_round, texts_in_order
+from winnow.stages.estimates import gradient_estimate, gradient_measure, gradient_method, oracle_method
+from winnow.stages.features import SIGNALS, features, floats
+from winnow.stages.influence import model_path, opening_round, texts_in_order
 from winnow.stages.loop import Loop
-from winnow.stages.probes import gradient_estimate, gradient_measure, gradient_method, oracle_method
 from winnow.store.store import Store, insert_row
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def fit_model(store: Store, loop: Loop, encoder: str = "") -> FittedModel:
 
     measured = opening_round(store, loop, gradient_method(loop.config, loop.checkpoint))
     oracle = opening_round(store, loop, oracle_method(loop.config, loop.checkpoint))
-    embeddings, signals = features(store, loop, measured)
+    embeddings, signals = features(store, loop.clustering.model, measured)
     surrogate, former = surrogate_of(loop.config, encoder), former_model(store, loop)
     previous = None
     if former is not None:

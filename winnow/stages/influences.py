@@ -16,17 +16,18 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 
-from winnow.attribution.estimators import Directional, Estimator, make_estimator
-from winnow.attribution.run import Queries, Settings, TrainingRun
-from winnow.attribution.scores import TOO_SHORT
+from winnow.attribution.estimators import make_estimator
+from winnow.attribution.run import Queries, Settings
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
-from winnow.identity import ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
+from winnow.identity import ids_from_numpy
 from winnow.stages.checkpoints import StoredCheckpoint, checkpoint_named, current_checkpoint
-from winnow.stages.gradient_index import PROJECTION, index_folder, indexed_scores
-from winnow.stages.probes import Estimate, load_for_attribution
-from winnow.stages.trained_on import TrainedOn, texts_of_documents, trained_on
+from winnow.stages.estimates import Estimate, load_for_attribution
+from winnow.stages.gradient_index import PROJECTION
+from winnow.stages.measuring import curvature_file, drawn_for_curvature, influence_on
+from winnow.stages.shortlists import bm25_of, likely_by_gradients, ranks_of, shortlist
+from winnow.stages.trained_on import TrainedOn, trained_on
 from winnow.stages.training_run import context_of, read_documents, run_without_documents, tokens_of
 from winnow.store.store import load
 
@@ -41,7 +42,6 @@ SHORTLIST = 1_000
 EXCERPT = 160
 ALONE = {"lambda": 0.0}
 """TrackStar suppresses what the queries have in common, which of a single one would be all of it."""
-NOT_FINITE = "the loss or the gradient is not finite"
 NEEDS = {
     "optimizer": "the optimizer's state (optimizer.safetensors beside the weights)",
     "checkpoints": "more than one checkpoint of the line in the store",
@@ -132,31 +132,38 @@ def find_influences(
     query = tokens_of(loaded, [question.text])[0]
     if len(query) < 2:
         raise UserError("the text has a single token, so there is nothing to predict: give more words")
-    bm25 = _bm25(connection, among, question.text)
+    scope = question.scope or config.influence.scope
+    bm25 = bm25_of(connection, among, question.text)
     likely = bm25
     if question.by_gradients and len(among) > question.shortlist:
-        likely = _by_gradients(connection, home, config, question, checkpoint, loaded, among, query, say)
-    places = _shortlist(among, likely, question.shortlist, config.influence.seed)
+        likely = likely_by_gradients(
+            connection, home, config, checkpoint, loaded, among, query, scope, question.shortlist, question.lowest, say
+        )
+    places = shortlist(among, likely, question.shortlist, config.influence.seed)
     documents, texts, lengths = read_documents(connection, loaded, among.ids[places])
     run = replace(run, documents=documents, texts=texts)
     estimate = Estimate(
         estimator.name,
-        question.scope or config.influence.scope,
+        scope,
         PROJECTION if estimator.projects else 0,
         config.influence.damping,
     )
     say(f"measuring {len(places):,} documents by {estimator.name}")
     options = {name: value for name, value in ALONE.items() if name in estimator.options}
     settings = Settings(estimate.scope, estimate.damping or 0.0, estimate.projection, config.influence.seed, options)
-    fitted_on: list[np.ndarray] = []
-    if isinstance(estimator, Directional):
-        drawn = _drawn(among, config)
-        fitted_on = read_documents(connection, loaded, among.ids[drawn])[0]
-    influence, reasons = _score(estimator, run, fitted_on, Queries([query], [question.text]), settings)
+    drawn = among.ids[drawn_for_curvature(among, config)]
+    influence, reasons = influence_on(
+        estimator,
+        run,
+        Queries([query], [question.text]),
+        settings,
+        lambda: read_documents(connection, loaded, drawn)[0],
+        curvature_file(home, checkpoint, scope, config.influence.seed, drawn),
+    )
     context = context_of(loaded)
     order = np.lexsort((places, influence if question.lowest else -influence))  # places are in the order of doc_id
     order = order[np.isfinite(influence[order])][: question.top]
-    ranks = _ranks(bm25)
+    ranks = ranks_of(bm25)
     facts = _facts(connection, among.ids[places[order]])
     times = among.documents["times"].take(pa.array(places[order])).to_pylist()
     shown = [
@@ -190,88 +197,6 @@ def _checkpoint(connection: Connection, home: Home, config: Config, name: str | 
     if name not in names:
         raise UserError(f"checkpoint '{name}' is not registered; there is: {', '.join(names)}")
     return checkpoint_named(connection, home, name)
-
-
-def _bm25(connection: Connection, among: TrainedOn, text: str) -> np.ndarray:
-    """Return float64 ``[N]`` as the estimator of that name gives it, with the counts of the text's words alone."""
-    from scipy.sparse import vstack
-
-    from winnow.attribution.estimators.bm25 import bm25_weights
-    from winnow.attribution.terms import Vocabulary, count_words
-
-    vocabulary = Vocabulary([text])
-    counts, lengths, ids = [], [], []
-    for rows in texts_of_documents(connection, among.ids):
-        texts = rows["text"].to_pylist()
-        counts.append(vocabulary.counts(texts))
-        lengths.append(count_words(texts))
-        ids.append(ids_to_numpy(rows["doc_id"]))
-    order = np.argsort(ids_as_keys(np.concatenate(ids)), order=("high", "low"))
-    weights = bm25_weights(vstack(counts, format="csr")[order], np.concatenate(lengths)[order])
-    return (vocabulary.counts([text]) @ weights.T).toarray()[0]
-
-
-def _ranks(bm25: np.ndarray) -> np.ndarray:
-    """Return int64 ``[N]``, the rank from 1, 0 for documents that share no word."""
-    ranks = np.empty(len(bm25), dtype=np.int64)
-    ranks[np.argsort(-bm25, kind="stable")] = np.arange(1, len(bm25) + 1)
-    return np.where(bm25 > 0.0, ranks, 0)
-
-
-def _by_gradients(
-    connection: Connection,
-    home: Home,
-    config: Config,
-    question: Question,
-    checkpoint: StoredCheckpoint,
-    loaded: Checkpoint,
-    among: TrainedOn,
-    query: np.ndarray,
-    say: Callable[[str], None],
-) -> np.ndarray:
-    """Return float64 ``[N]``, the higher the likelier among those asked for, from stored projected gradients."""
-    scope, influence = question.scope or config.influence.scope, config.influence
-    folder = index_folder(home, checkpoint, scope, influence.seed, among.ids)
-
-    def documents() -> Sequence[np.ndarray]:
-        return read_documents(connection, loaded, among.ids)[0]
-
-    scores = indexed_scores(
-        folder, loaded.model, documents, Queries([query]), scope, influence.damping, influence.seed, say
-    )
-    return np.where(np.isfinite(scores), -scores if question.lowest else scores, -np.inf)
-
-
-def _shortlist(among: TrainedOn, likely: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Return places int64, ascending: all, or the ``most`` with the highest values, ties drawn by a seeded hash."""
-    if len(among) <= most:
-        return np.arange(len(among))
-    return np.sort(np.lexsort((seeded_keys(among.ids, seed, "influences"), -likely))[:most])
-
-
-def _drawn(among: TrainedOn, config: Config) -> np.ndarray:
-    """Return places int64, ascending, of the documents that curvature is measured on, whatever the shortlist."""
-    keys = seeded_keys(among.ids, config.influence.seed, "curvature")
-    return np.sort(np.argsort(keys, kind="stable")[: config.influence.curvature_documents])
-
-
-def _score(
-    estimator: Estimator, run: TrainingRun, fitted_on: Sequence[np.ndarray], query: Queries, settings: Settings
-) -> tuple[np.ndarray, Sequence[str | None]]:
-    """Return float64 ``[N]``, NaN where there is none, and then the reason.
-
-    What streams is fitted to the documents ``fitted_on`` alone, so that the curvature costs the same in any corpus.
-    """
-    if isinstance(estimator, Directional):
-        from winnow.attribution.directional import score_along
-
-        fitted: Any = estimator.fit(replace(run, documents=fitted_on), settings)
-        found = score_along(fitted.model, run.documents, fitted.directions(query.tokens), settings.scope)
-        return found.influence[0], found.reason
-    influence = estimator.fit(run, settings).score(query)[0]
-    lengths = [len(tokens) for tokens in run.documents]
-    short = [TOO_SHORT if length < 2 else NOT_FINITE for length in lengths]
-    return influence, [None if np.isfinite(value) else why for value, why in zip(influence, short, strict=True)]
 
 
 def _loss(loaded: Checkpoint, tokens: np.ndarray) -> float:

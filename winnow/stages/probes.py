@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,15 @@ from winnow.attribution.batching import within_tokens
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.identity import digest, ids_as_keys, ids_from_numpy, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import StoredCheckpoint, optimizer_digest, require_unchanged
+from winnow.stages.checkpoints import StoredCheckpoint, adamw_of
+from winnow.stages.estimates import (
+    ORACLE,
+    Estimate,
+    gradient_estimate,
+    gradient_method,
+    load_for_attribution,
+    oracle_method,
+)
 from winnow.stages.pool import Pool
 from winnow.stages.references import StoredSet
 from winnow.store.judgements import all_texts
@@ -28,91 +35,11 @@ from winnow.store.store import Store, insert, load
 if TYPE_CHECKING:
     from winnow.attribution.influence import GradientInfluence
     from winnow.store.store import Connection
-    from winnow.train.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
-GRADIENT_VERSION = "2"
-ORACLE_VERSION = "2"
 Scorer = Callable[[list[np.ndarray]], Any]
 """Token arrays to :class:`~winnow.attribution.scores.Scores`."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """How an influence is estimated: the columns of that name in ``probes``, ``influence_models`` and ``scores``."""
-
-    estimator: str
-    scope: str
-    projection: int
-    damping: float | None
-
-    def columns(self, count: int) -> dict[str, pa.Array]:
-        """Return the four columns for ``count`` rows."""
-        return {
-            "estimator": pa.array([self.estimator] * count, pa.string()),
-            "scope": pa.array([self.scope] * count, pa.string()),
-            "projection": pa.array([self.projection] * count, pa.int64()),
-            "damping": pa.array([self.damping] * count, pa.float64()),
-        }
-
-
-ORACLE = Estimate("oracle", "all", 0, None)
-
-
-def gradient_estimate(config: Config) -> Estimate:
-    """Return how gradient influence is estimated under this configuration; directions are not projected."""
-    return Estimate(config.influence.estimator, config.influence.scope, 0, config.influence.damping)
-
-
-def gradient_measure(config: Config) -> str:
-    """Return how gradient influence is measured at any checkpoint: estimator, scope, damping, fit and version."""
-    fit = digest([config.influence.model_dump(mode="json", include=FIT_SETTINGS), GRADIENT_VERSION])[:8]
-    return f"{config.influence.estimator}/{config.influence.scope}/{config.influence.damping:g}/{fit}"
-
-
-def gradient_method(config: Config, checkpoint: StoredCheckpoint) -> str:
-    """Return the name under which gradient influence at a checkpoint is stored.
-
-    It is :func:`gradient_measure`, and after another slash the optimizer's state where the estimator reads it: a
-    registered checkpoint is known by its weights alone, whose file of moments can be another one.
-    """
-    from winnow.attribution.estimators import make_directional
-
-    measure = gradient_measure(config)
-    if not make_directional(config.influence.estimator).requires_second_moments:
-        return measure
-    return f"{measure}/{(optimizer_digest(checkpoint) or 'none')[:8]}"
-
-
-def oracle_method(config: Config, checkpoint: StoredCheckpoint) -> str:
-    """Return the name under which one-step oracle measurements at a checkpoint are stored."""
-    settings = [
-        config.train.learning_rate,
-        config.influence.oracle_reference_tokens,
-        config.influence.seed,
-        optimizer_digest(checkpoint),
-        ORACLE_VERSION,
-    ]
-    return f"oracle/{digest(settings)[:8]}"
-
-
-FIT_SETTINGS = {"estimator", "scope", "damping", "curvature_documents", "reference_tokens", "seed"}
-
-
-def load_for_attribution(checkpoint: StoredCheckpoint) -> Checkpoint:
-    """Return a checkpoint with attention that hooks can follow.
-
-    Raises :class:`UserError` when weights or tokenizer changed after it was registered, the tokenizer does not fit the
-    model, or the model is no causal one.
-    """
-    from winnow.attribution.causal import require_causal
-    from winnow.train.checkpoint import load_checkpoint
-
-    require_unchanged(checkpoint)
-    loaded = load_checkpoint(checkpoint.path, attention="eager")
-    require_causal(loaded.model)
-    return loaded
 
 
 class Prober:
@@ -241,7 +168,7 @@ class Prober:
 
     def _moments(self) -> Any:
         """Return AdamW's state by parameter name, as the estimators and the oracle take it."""
-        from winnow.attribution.oracle import optimizer_state
+        from winnow.attribution.adamw import optimizer_state
 
         state = self._checkpoint().optimizer_state
         return None if state is None else optimizer_state(state.step, state.exp_avg, state.exp_avg_sq)
@@ -289,13 +216,13 @@ class Prober:
         )
 
     def _probe(self, docs: list[np.ndarray]) -> Any:
-        from winnow.attribution.oracle import AdamW, OneStepOracle
+        from winnow.attribution.oracle import OneStepOracle
 
         loaded = self._checkpoint()
         oracle = OneStepOracle(
             loaded.model,
             self._reference_tokens(),
-            AdamW(learning_rate=self.config.train.learning_rate),
+            adamw_of(self.checkpoint, self.config),
             self._moments(),
             reference_tokens=self.config.influence.oracle_reference_tokens,
             seed=self.config.influence.seed,

@@ -20,10 +20,10 @@ from winnow.mixture.manifest_files import draft_rows, manifest_versions, place_m
 from winnow.quality.judge import quality_version
 from winnow.stages.contamination import overlap_versions
 from winnow.stages.corpus_digest import digest_of, lanes_of, recomputed_corpus_digest
+from winnow.stages.estimates import gradient_method
 from winnow.stages.influence import model_name
 from winnow.stages.loop import Loop
 from winnow.stages.manifests import SEMANTIC, curation_state, funnel
-from winnow.stages.probes import gradient_method
 from winnow.stages.references import stored_sets
 from winnow.stages.selection import Selected, selection_name
 from winnow.stages.spans import require_spans

@@ -14,11 +14,13 @@ from winnow.identity import ids_as_keys, ids_to_numpy
 from winnow.mixture.weights import Mixture, plan_mixture
 from winnow.selection import BanditSettings, Decisions, RandomControl, check_budget, decide, random_control, run_bandit
 from winnow.selection.bandit import BanditResult
+from winnow.selection.policies import takes_option
 from winnow.stages.corpus import corpus_digest
+from winnow.stages.estimates import gradient_method
 from winnow.stages.influence import candidate_scores, model_name, opening_round
 from winnow.stages.loop import Loop
 from winnow.stages.pool import budget_tokens
-from winnow.stages.probes import Prober, gradient_method
+from winnow.stages.probes import Prober
 from winnow.store.store import Store
 
 SELECTION_VERSION = "1"
@@ -58,7 +60,7 @@ def pull_arms(store: Store, loop: Loop, prober: Prober) -> BanditResult:
             block_tokens=max(1, round(budget * settings.block_share)),
             max_probes=settings.max_probes,
             policy=settings.policy,
-            alpha=settings.alpha,
+            policy_options={"alpha": settings.alpha} if takes_option(settings.policy, "alpha") else {},
             arms_per_round=settings.arms_per_round,
             probes_per_pull=settings.probes_per_pull,
             accept_threshold=settings.accept_threshold,
@@ -91,14 +93,13 @@ class Selected:
         """Return the ``decisions`` rows of every document: those of the candidates and of the rejected before."""
         found = self.decisions.table()
         chosen = self.loop.pool.candidates
-        details = found["reason"].to_pylist()
         candidates = pa.table(
             {
                 "doc_id": found["doc_id"],
                 "stage": pa.array(["selection"] * len(found), pa.string()),
-                "verdict": found["verdict"],
-                "reason": pa.array([_word(text) for text in details], pa.string()),
-                "detail": pa.array(details, pa.string()),
+                "verdict": found["verdict"].cast(pa.string()),
+                "reason": found["word"].cast(pa.string()),
+                "detail": found["reason"],
                 "matched_doc": pa.nulls(len(found), pa.uuid()),
                 "cluster": chosen["cluster"].cast(pa.int32()),
                 "score": found["score"],
@@ -120,15 +121,10 @@ class Selected:
 
     def mixture_rows(self, name: str) -> pa.Table:
         """Return the ``mixtures`` rows: what came out, beside the natural and the temperature weights of the pool."""
-        available = _available(self.loop)
-        got = dict.fromkeys(available, 0)
-        tokens = self.decisions.arms.tokens
-        for source, count in zip(
-            np.array(self.loop.pool.candidates["source"].to_pylist(), object)[self.decisions.selected],
-            tokens[self.decisions.selected].tolist(),
-            strict=True,
-        ):
-            got[source] += count
+        candidates = self.loop.pool.candidates
+        available = _tokens_by_source(candidates["source"], candidates["tokens"])
+        trained_on = pa.array(self.decisions.arms.tokens * self.decisions.repeats)
+        got = dict.fromkeys(available, 0) | _tokens_by_source(candidates["source"], trained_on)
         total = max(sum(got.values()), 1)
         came_out = Mixture("selected", {source: count / total for source, count in got.items()}, got, available)
         plans = [
@@ -142,7 +138,6 @@ class Selected:
         """Return the manifest's rows in training order."""
         positions = self.decisions.positions
         candidates = self.loop.pool.candidates.take(pa.array(positions))
-        reasons = [self.decisions.reasons[position] for position in positions.tolist()]
         return pa.table(
             {
                 "order": np.arange(len(positions)),
@@ -151,8 +146,8 @@ class Selected:
                 "row": candidates["row"],
                 "source": candidates["source"],
                 "tokens": candidates["tokens"],
-                "repeats": np.ones(len(positions), np.int32),
-                "reason": pa.array(reasons, pa.string()),
+                "repeats": self.decisions.repeats[positions].astype(np.int32),
+                "reason": self.decisions.told(positions),
             }
         )
 
@@ -167,12 +162,12 @@ def select(store: Store, loop: Loop, ledger: pa.Table) -> Selected:
             "configuration changed after they were pulled; run again from bandit_rounds"
         )
     settings, mixture = loop.config.selection, loop.config.mixture
-    available = _available(loop)
+    available = _tokens_by_source(loop.pool.candidates["source"], loop.pool.candidates["tokens"])
     bound = mixture.method != "selected"
     plan = plan_mixture(
         available, budget, mixture.method if bound else "natural", **(mixture.parameters if bound else {})
     )
-    sources = np.array(loop.pool.candidates["source"].to_pylist(), object) if bound else None
+    sources = loop.pool.candidates["source"].to_numpy() if bound else None
     quotas: Mapping[str, int] | None = plan.tokens if bound else None
     scores = candidate_scores(store, loop)
     arms = loop.arms()
@@ -196,20 +191,8 @@ def ledger_rows(result: BanditResult, name: str, clustering: str) -> pa.Table:
     )
 
 
-def _available(loop: Loop) -> dict[str, int]:
-    sources = loop.pool.candidates["source"].to_pylist()
-    available: dict[str, int] = {}
-    for source, tokens in zip(sources, loop.pool.candidates["tokens"].to_pylist(), strict=True):
-        available[source] = available.get(source, 0) + tokens
-    return available
-
-
-def _word(reason: str) -> str:
-    """The reason as a word to group by: what stands before the colon, without the numbers."""
-    head = reason.split(":")[0].strip()
-    return {
-        "selected": "selected",
-        "cluster not granted": "cluster_not_granted",
-        "below the cluster's cut": "below_cluster_cut",
-        "over the budget": "over_budget",
-    }.get(head, head.replace(" ", "_"))
+def _tokens_by_source(sources: pa.ChunkedArray, tokens: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    """Return the tokens of each source, in the order in which the sources occur."""
+    rows = pa.table({"source": sources, "tokens": tokens})
+    sums = rows.group_by("source", use_threads=False).aggregate([("tokens", "sum")])
+    return dict(zip(sums["source"].to_pylist(), sums["tokens_sum"].to_pylist(), strict=True))

@@ -119,7 +119,13 @@ def warm_up(store: Store, config: Config, name: str, say: Say) -> Path:
     say(f"warming up {count_parameters(model):,} parameters on {len(tokens)} random documents, {windows.size:,} tokens")
     result = train(model, windows, _settings(config, warmup=True), progress=_progress(say))
     path = store.home.checkpoints / name
-    state = {"step": result.steps, "tokens": result.tokens, "manifest": None, "parent": None}
+    state = {
+        "step": result.steps,
+        "tokens": result.tokens,
+        "manifest": None,
+        "parent": None,
+        "optimizer": result.optimizer,
+    }
     save_checkpoint(path, model, tokenizer, result.optimizer_state, state)
     return path
 
@@ -296,6 +302,7 @@ def train_arm(
             **state,
             "step": (before.get("step") or 0) + result.steps,
             "tokens": (before.get("tokens") or 0) + result.tokens,
+            "optimizer": result.optimizer,
         }
         save_checkpoint(path, loaded.model, loaded.tokenizer, result.optimizer_state, state)
     flops = 6.0 * count_parameters(loaded.model) * result.tokens

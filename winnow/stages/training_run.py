@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import ids_as_keys, ids_to_numpy
-from winnow.stages.checkpoints import StoredCheckpoint, checkpoint_named, lineage
-from winnow.stages.probes import load_for_attribution
+from winnow.stages.checkpoints import StoredCheckpoint, adamw_of, checkpoint_named, lineage
+from winnow.stages.estimates import load_for_attribution
+from winnow.stages.token_file import TokenFile
 from winnow.stages.trained_on import texts_of_documents
 
 if TYPE_CHECKING:
@@ -67,6 +69,23 @@ def read_documents(
     return [np.append(tokens, end)[:longest] for tokens in whole], texts, lengths
 
 
+def spill_tokens(connection: Connection, loaded: Checkpoint, ids: np.ndarray, folder: Path) -> TokenFile:
+    """Return the tokens of documents (sorted ids) as :func:`read_documents` does, but in a file in ``folder``.
+
+    The texts are read once and some at a time, in whatever order they are stored.
+    """
+    keys, longest = ids.copy().view("S16")[:, 0], context_of(loaded) + 1
+    end = np.int32(loaded.tokenizer.eos_token_id)
+
+    def found() -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        for rows in texts_of_documents(connection, ids):
+            places = np.searchsorted(keys, ids_to_numpy(rows["doc_id"]).copy().view("S16")[:, 0])
+            whole = tokens_of(loaded, rows["text"].to_pylist())
+            yield places, [np.append(tokens, end)[:longest] for tokens in whole]
+
+    return TokenFile(folder, len(ids), found())
+
+
 def _is_there(connection: Connection, home: Home, name: str) -> bool:
     try:
         checkpoint_named(connection, home, name)
@@ -85,16 +104,18 @@ def _step(checkpoint: StoredCheckpoint) -> int:
 def _run_checkpoint(
     checkpoint: StoredCheckpoint, steps: int, config: Config, loaded: Checkpoint | None = None
 ) -> RunCheckpoint:
-    from winnow.attribution.stepping import optimizer_state
+    from winnow.attribution.adamw import optimizer_state
     from winnow.train.checkpoint import load_optimizer
 
     state = loaded.optimizer_state if loaded is not None else load_optimizer(checkpoint.path)
+    adamw = adamw_of(checkpoint, config)
     return RunCheckpoint(
         checkpoint.name,
         lambda: load_for_attribution(checkpoint).model,
-        config.train.learning_rate,
+        adamw.learning_rate,
         steps,
         None if state is None else optimizer_state(state.step, state.exp_avg, state.exp_avg_sq),
+        adamw,
     )
 
 

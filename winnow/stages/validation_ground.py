@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from winnow.attribution.adamw import optimizer_state
 from winnow.attribution.capture import context_length
 from winnow.attribution.estimators import make_estimator
 from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
-from winnow.attribution.stepping import optimizer_state
 from winnow.attribution.validation.fact_tracing import Fact
 from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import ids_as_keys, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import StoredCheckpoint, checkpoint_named, lineage
-from winnow.stages.probes import load_for_attribution
+from winnow.stages.checkpoints import StoredCheckpoint, adamw_of, checkpoint_named, lineage
+from winnow.stages.estimates import load_for_attribution
 from winnow.stages.trained_on import texts_of_documents, trained_on
 
 if TYPE_CHECKING:
@@ -145,8 +145,14 @@ class Ground:
 
         moments = loaded.optimizer_state if loaded else load_optimizer(checkpoint.path)
         state = None if moments is None else optimizer_state(moments.step, moments.exp_avg, moments.exp_avg_sq)
-        rate = self.config.train.learning_rate
-        return RunCheckpoint(checkpoint.name, lambda: load_for_attribution(checkpoint).model, rate, 1, state)
+        adamw = adamw_of(checkpoint, self.config)
+        return RunCheckpoint(
+            checkpoint.name,
+            lambda: load_for_attribution(checkpoint).model,
+            learning_rate=adamw.learning_rate,
+            optimizer=state,
+            adamw=adamw,
+        )
 
     def line(self) -> list[StoredCheckpoint]:
         """Return the checkpoints of the line that are still there, the oldest first, the present one last."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from winnow.errors import UserError
 from winnow.home import Home
@@ -51,6 +52,13 @@ def ask(connection: Connection, sql: str) -> tuple[list[str], Fetch]:
     cursor = with_told_errors(lambda: connection.execute(sql))
     columns = [column[0] for column in cursor.description or ()]
     return columns, lambda rows: with_told_errors(lambda: cursor.fetchmany(rows))
+
+
+def ask_table(connection: Connection, sql: str) -> pa.Table:
+    """Run one query and return all its rows as Arrow. Raises :class:`UserError` as :func:`ask` does."""
+    with_told_errors(lambda: _require_query(connection, sql))
+    table: pa.Table = with_told_errors(lambda: connection.execute(sql).to_arrow_table())
+    return table
 
 
 def with_told_errors(action: Callable[[], Any]) -> Any:

@@ -46,7 +46,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint that ``AutoModelForCausalLM`` reads, with AdamW's moments and ``winnow.json``.
 
-    ``state`` is JSON: step, tokens, manifest, parent and what else the run knows. Everything is written to a hidden
+    ``state`` is JSON: step, tokens, manifest, parent, ``optimizer`` (its settings and place in the schedule, see
+    :meth:`winnow.train.loop.TrainSettings.record`) and what else the run knows. Everything is written to a hidden
     sibling folder, ``winnow.json`` last, and renamed into place: a killed save leaves no checkpoint. An existing folder
     is replaced. Raises UserError when the tokenizer does not fit the model.
     """
@@ -132,11 +133,18 @@ def problem(folder: Path) -> str | None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return a checkpoint's training state: ``winnow.json``, or the step a Hugging Face trainer noted, or nothing."""
+    """Return a checkpoint's training state: ``winnow.json``, or what a Hugging Face trainer noted, or nothing.
+
+    That trainer notes the step, and with every line of its log the learning rate, which is 0 at a schedule's end: the
+    last one that moved anything is taken.
+    """
     if (folder / STATE).is_file():
         return json.loads((folder / STATE).read_text(encoding="utf-8"))
     if (folder / "trainer_state.json").is_file():
-        return {"step": json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")).get("global_step")}
+        noted = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        rates = [rate for line in noted.get("log_history", []) if (rate := line.get("learning_rate"))]
+        known = {"optimizer": {"learning_rate": rates[-1]}} if rates else {}
+        return {"step": noted.get("global_step"), **known}
     return {}
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,28 @@ class TrainSettings:
         if not 0 <= self.decay_fraction <= 1:
             raise UserError(f"train decay_fraction = {self.decay_fraction} is no fraction; set it within 0 and 1")
 
+    def record(self, steps: int, total_steps: int) -> dict[str, Any]:
+        """Return what a checkpoint says of its optimizer after ``steps`` steps of this call, as JSON.
+
+        ``learning_rate`` is that of the last step, ``schedule`` where the run stands in it.
+        """
+        done = self.first_step + steps
+        return {
+            "learning_rate": learning_rate(self, max(self.first_step, done - 1), total_steps),
+            "betas": list(self.betas),
+            "epsilon": self.epsilon,
+            "weight_decay": self.weight_decay,
+            "clip": self.clip,
+            "schedule": {
+                "name": self.schedule,
+                "peak": self.lr,
+                "step": done,
+                "total_steps": total_steps,
+                "warmup_steps": self.warmup_steps,
+                "decay_fraction": self.decay_fraction,
+            },
+        }
+
 
 @dataclass(frozen=True)
 class AdamWState:
@@ -70,13 +92,17 @@ class AdamWState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did: steps and tokens read, the loss of each step, ``curve`` of (tokens, evaluated loss)."""
+    """What training did: steps and tokens read, the loss of each step, ``curve`` of (tokens, evaluated loss).
+
+    ``optimizer``: its settings and place in the schedule at the end, see :meth:`TrainSettings.record`.
+    """
 
     steps: int
     tokens: int
     curve: list[tuple[int, float]]
     train_losses: list[float]
     optimizer_state: AdamWState
+    optimizer: dict[str, Any]
     seconds: float
 
 
@@ -105,6 +131,8 @@ def train(
     evaluate: Callable[[PreTrainedModel], float] | None = None,
     eval_every_tokens: int = 0,
     progress: Callable[[int, int, float], None] | None = None,
+    weights: np.ndarray | None = None,
+    reweigh: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> TrainResult:
     """Train a model in place, once over ``windows`` (int32 ``[W, context]``, -1 = nothing) in their order.
 
@@ -112,6 +140,10 @@ def train(
     only read). Matrices decay, vectors do not. ``evaluate`` is called before the first step, every
     ``eval_every_tokens`` (0: not in between) and at the end. ``progress`` gets (tokens read, all tokens, tokens a
     second). With the same number of threads, a rerun gives the same bits. Weights are brought to float32.
+
+    ``weights`` float32 ``[W, context]``, one a token of ``windows``: a step lowers the weighted mean of its losses.
+    ``reweigh`` maps the mean losses of a step's windows, float64 ``[B]``, to their weights ``[B]``, at least 0 and sum
+    1, held constant in the step. They do not come together.
     Raises UserError when the loss is not finite.
 
     Source: Loshchilov and Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
@@ -121,7 +153,8 @@ def train(
     settings.validate()
     model.float().train()
     optimizer = _optimizer(model, settings, optimizer_state)
-    steps = -(-len(windows) // settings.batch_windows)
+    size = settings.batch_windows
+    steps = -(-len(windows) // size)
     total_steps = settings.total_steps or settings.first_step + steps
     total_tokens = int((windows >= 0).sum())
     autocast = resolve_dtype(settings.dtype) == "bfloat16"
@@ -133,9 +166,10 @@ def train(
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, settings.first_step + step, total_steps)
-            batch = windows[step * settings.batch_windows : (step + 1) * settings.batch_windows]
+            batch = windows[step * size : (step + 1) * size]
             model.train()
-            loss = _loss(model, torch.from_numpy(batch.astype(np.int64)), autocast)
+            own = None if weights is None else torch.from_numpy(weights[step * size : (step + 1) * size])
+            loss = _loss(model, torch.from_numpy(batch.astype(np.int64)), autocast, own, reweigh)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
             optimizer.step()
@@ -151,18 +185,34 @@ def train(
                 progress(tokens, total_tokens, tokens / (time.perf_counter() - start))
     seconds = time.perf_counter() - start
     logger.info("trained %d steps on %d tokens, %.0f tokens/s", steps, tokens, tokens / max(seconds, 1e-9))
-    return TrainResult(steps, tokens, curve, losses, _state(model, optimizer, optimizer_state), seconds)
+    state = _state(model, optimizer, optimizer_state)
+    return TrainResult(steps, tokens, curve, losses, state, settings.record(steps, total_steps), seconds)
 
 
-def _loss(model: PreTrainedModel, ids: torch.Tensor, autocast: bool) -> torch.Tensor:
+def _loss(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    autocast: bool,
+    weights: torch.Tensor | None,
+    reweigh: Callable[[np.ndarray], np.ndarray] | None,
+) -> torch.Tensor:
     """Return the mean nats of the predicted tokens of ``ids`` int64 ``[B, context]``, 0 where there are none."""
     import torch
 
     labels = ids[:, 1:].flatten()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         logits = model(input_ids=ids.clamp(min=0), use_cache=False).logits[:, :-1]
-    total = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels, ignore_index=-1, reduction="sum")
-    return total / max(1, int((labels >= 0).sum()))
+    nats = logits.flatten(0, 1).float()
+    if weights is None and reweigh is None:
+        total = torch.nn.functional.cross_entropy(nats, labels, ignore_index=-1, reduction="sum")
+        return total / max(1, int((labels >= 0).sum()))
+    each = torch.nn.functional.cross_entropy(nats, labels, ignore_index=-1, reduction="none")
+    if weights is not None:
+        own = weights[:, 1:].flatten() * (labels >= 0)
+        return (each * own).sum() / own.sum().clamp(min=1e-12)
+    rows = each.view(len(ids), -1).sum(dim=1) / (labels.view(len(ids), -1) >= 0).sum(dim=1).clamp(min=1)
+    assert reweigh is not None
+    return (rows * torch.from_numpy(reweigh(rows.detach().double().numpy())).to(rows)).sum()
 
 
 def _optimizer(model: PreTrainedModel, settings: TrainSettings, state: AdamWState | None) -> torch.optim.AdamW:

@@ -1,4 +1,4 @@
-"""Reading safetensors files without a framework: are they whole, and what do they hold."""
+"""Reading a checkpoint's files without a framework: are its weights whole, and which function do they make."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from winnow.errors import UserError
 
 # Read at a time when digesting; bounds memory.
 CHUNK = 2**24
+NO_PART_OF_THE_MODEL = frozenset(
+    {
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "use_cache",
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+    }
+)
+"""Keys of config.json that leave every loss as it is, or say again what the tensors do (their dtype)."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -41,11 +53,18 @@ def safetensors_problem(file: Path) -> str | None:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return the SHA-256 of a checkpoint's tensors: names, types, shapes and bytes in the order of names.
+    """Return the SHA-256 of a checkpoint's tensors (names, types, shapes and bytes in the order of names) and config.
 
-    It depends neither on the folder nor on how the tensors are spread over shards, nor on optimizer states. Raises
-    UserError when there are no safetensors weights or a file is not whole.
+    Equal tensors under another configuration (the base of the rotary positions, the epsilon of a norm) are another
+    model. It depends neither on the folder nor on how the tensors are spread over shards, nor on optimizer states or
+    who saved them when. Raises UserError when there are no safetensors weights, a file is not whole, or config.json is
+    no object.
     """
+    return weights_digests(folder)[0]
+
+
+def weights_digests(folder: Path) -> tuple[str, str]:
+    """Return :func:`weights_digest`, and that of the tensors alone, by which older stores know their checkpoints."""
     files = weight_files(folder)
     if not files:
         raise UserError(f"{folder}: there is no model.safetensors; save with save_pretrained(safe_serialization=True)")
@@ -64,7 +83,19 @@ def weights_digest(folder: Path) -> str:
             while begin < end and (chunk := stream.read(min(CHUNK, end - begin))):
                 digest.update(chunk)
                 begin += len(chunk)
-    return digest.hexdigest()
+    tensors_alone = digest.hexdigest()
+    digest.update(_configuration(folder))
+    return digest.hexdigest(), tensors_alone
+
+
+def _configuration(folder: Path) -> bytes:
+    path = folder / "config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")).items()
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not a model's configuration ({error}); save the checkpoint again") from error
+    kept = {key: value for key, value in settings if key not in NO_PART_OF_THE_MODEL}
+    return json.dumps(kept, sort_keys=True).encode()
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:

@@ -26,7 +26,7 @@ def selection() -> tuple[Table, ...]:
                 ("score", "DOUBLE", "the policy's score when it was chosen"),
                 ("documents_granted", "BIGINT", "documents this pull admitted"),
                 ("tokens_granted", "BIGINT", "tokens this pull admitted"),
-                ("verdict", "VARCHAR", "opening, accepted, refused or filled"),
+                ("verdict", "VARCHAR", "opening, accepted, refused, probed or filled"),
                 ("cost", "BIGINT", "tokens spent on its probes"),
             ),
             ("selection", "pull"),
