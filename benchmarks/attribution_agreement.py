@@ -77,7 +77,9 @@ def board(options: argparse.Namespace, folder: Path) -> None:
             for method in METHODS:
                 if method == "identity" and labels != options.labels[0]:
                     continue  # it has no curvature, hence no labels of its own
-                one, other = (sum(found[method][part] for part in SCOPES[scope]) for found in (mine, theirs))
+                one, other = (
+                    np.sum([found[method][part] for part in SCOPES[scope]], axis=0) for found in (mine, theirs)
+                )
                 mean, least = agreement(one, other)
                 here, there = (mean_lds(scores, bank.masks, losses) for scores in (one, other))
                 apart = compare(one, other, bank.masks, losses)

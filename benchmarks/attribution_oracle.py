@@ -78,7 +78,7 @@ class World:
     def __init__(self, options: argparse.Namespace) -> None:
         import torch
 
-        from winnow.attribution.oracle import AdamW, optimizer_state
+        from winnow.attribution.adamw import AdamW, optimizer_state
         from winnow.train.model import ModelConfig, build_model
 
         generator = np.random.default_rng(options.seed)

@@ -267,7 +267,11 @@ def _measured(folder: Path, probed: list[str], trained: list[str], seed: int) ->
         values = np.full((2, POOL), np.nan)
         for start in range(0, len(asked), CHUNK):
             part = asked[start : start + CHUNK]
-            values[:, part] = _kept(folder / f"oracle-{number}-{start}.npy", lambda part=part: here().oracle(part))
+
+            def probes(here: Callable[[], Stop] = here, part: np.ndarray = part) -> np.ndarray:
+                return here().oracle(part)
+
+            values[:, part] = _kept(folder / f"oracle-{number}-{start}.npy", probes)
         found["influence"].append(values[0])
         found["loss"].append(values[1])
         if number == 0:
@@ -336,7 +340,7 @@ def iterate_stops(probed: list[str], trained: list[str], seed: int) -> Iterator[
 
     texts = [trained[place] for place in np.random.default_rng([seed, 0]).permutation(len(trained))[:4000]]
     tokenizer = train_tokenizer([text[:4000] for text in trained[:4000]], VOCABULARY)
-    eos = tokenizer.token_to_id("<|endoftext|>")
+    eos = tokenizer.get_vocab()["<|endoftext|>"]
 
     def tokens(values: list[str]) -> list[np.ndarray]:
         return [np.array([*row.ids, eos], np.int32) for row in tokenizer.encode_batch(values)]

@@ -1,6 +1,6 @@
 """Selection policies on worlds where every document's influence is known.
 
-    python benchmarks/selection_simulator.py [worlds quad drift speed peer] [--seeds 200] [--figures FOLDER]
+    python benchmarks/selection_simulator.py [TOPIC ...] [--seeds 200] [--figures FOLDER]
 
 Shares are of the mass that the best arms have (the arms' oracle: it knows every arm's true mean and fills the same
 budget of 20% of the pool, documents inside an arm being equal); random selection has share 0. "of best docs" is the
@@ -12,6 +12,9 @@ worlds   policies at equal probes: 5% and 10% of the pool; knowledge_gradient al
 quad     Quad's released constants (alpha 0.0001 on raw rewards, tau 0.002, 10 probes a pull, a third of a cluster a
          block, every arm at first unknown), with tau where the budget's true cut is: the best case; and beside it
 drift    regret over stages while the arms' means drift; every row has 15% of the pool to probe in all
+scores   a bandit with an influence model: shares of the best documents' mass when documents are taken by the model
+         alone, inside the arms that the bandit chose, and ranked by both
+replay   the policies on a measurement of your own, --file: an .npz with arm_of, tokens, rewards, arms, and centroids
 speed    seeds a second; and rounds a second of one run with 10,000 arms
 peer     mabwiser's policies (pip install mabwiser) on the first world, pull by pull
 """
@@ -26,8 +29,10 @@ from pathlib import Path
 import numpy as np
 
 from winnow.selection import BanditSettings, build_arms, opening_probes, run_bandit
+from winnow.selection.boundary import filled
 from winnow.selection.options import Value
-from winnow.selection.simulate import Planted, Simulated, simulate, simulate_stages
+from winnow.selection.simulate import Planted, Replay, Simulated, simulate, simulate_stages
+from winnow.selection.simulate.judging import Judge
 
 NOISY = Planted(between=0.447, within=0.894)
 WORLDS = {
@@ -65,46 +70,100 @@ SOME = (
     "round_robin", "quad_ucb 0.5 (UCB1)", "ucb_v", "... aim budget", "lin_ucb", "successive_halving",
     "knowledge_gradient", "... stops by itself",
 )  # fmt: skip
+HEADER = f"{'':22}{'at 5%':>16}{'at 10%':>16}{'to 95%':>8}{'probed':>9}{'share':>16}{'of best docs':>14}{'s':>6}"
+OPENING = 2
 GRID = [share / 100 for share in range(1, 61)]
 
 
 def main() -> None:
     """Run the topics asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("topics", nargs="*", default=["worlds", "quad", "drift", "speed"])
+    parser.add_argument("topics", nargs="*", default=["worlds", "quad", "drift", "scores", "speed"])
     parser.add_argument("--seeds", type=int, default=200, help="fewer where a pool is large: as many documents in all")
+    parser.add_argument("--file", type=Path, help="the measurement to replay")
     parser.add_argument("--figures", type=Path, help="a folder for the curves as PNG")
     options = parser.parse_args()
     if options.figures:
         options.figures.mkdir(parents=True, exist_ok=True)
-    topics = {"worlds": worlds, "quad": quad, "drift": drift, "speed": speed, "peer": peer}
+    topics = {"worlds": worlds, "quad": quad, "scores": scores, "drift": drift, "speed": speed, "peer": peer}
     for topic in options.topics:
-        topics[topic](options.seeds, options.figures)
+        if topic == "replay":
+            replay(options.seeds, options.file)
+        else:
+            topics[topic](options.seeds, options.figures)
 
 
 def worlds(seeds: int, figures: Path | None) -> None:
     """Print shares by world and policy."""
     for number, (name, (world, words)) in enumerate(WORLDS.items()):
         pool, count = _scale(world, seeds)
-        print(f"\n{name}: {words}; {count} seeds, {pool:,} documents, opening {_opening(world)} an arm")
-        print(f"{'':22}{'at 5%':>16}{'at 10%':>16}{'to 95%':>8}{'probed':>9}{'share':>16}{'of best docs':>14}{'s':>6}")
+        print(f"\n{name}: {words}; {count} seeds, {pool:,} documents, opening {OPENING} an arm")
+        print(HEADER)
         lines = {}
         for row in ALL if number == 0 else SOME:
             policy, given = ALL[row]
             settings = _settings(world, policy, given, 0.2)
             start = time.perf_counter()
-            found = simulate(world, settings, range(count), opening=_opening(world))
-            seconds = time.perf_counter() - start
-            print(
-                f"{row:22}{_interval(found.share_at(pool // 20)):>16}{_interval(found.share_at(pool // 10)):>16}"
-                f"{_reached(found):>8}{found.probes.mean() / pool:>9.1%}{_interval(found.share):>16}"
-                f"{found.share_documents.mean():>14.3f}{seconds:>6.1f}",
-                flush=True,
-            )
+            found = simulate(world, settings, range(count), opening=OPENING)
+            _row(row, found, time.perf_counter() - start)
             if row in ("knowledge_gradient", "... aim budget", "quad_ucb 0.5 (UCB1)", "round_robin"):
                 lines[policy] = _curve(found, 0.2)
         if figures:
             _draw(figures / f"simulator_{name.replace(',', '').replace(' ', '_')}.png", lines)
+
+
+def scores(seeds: int, figures: Path | None) -> None:
+    """Print what a predictor of documents adds to the bandit, and the bandit to the predictor."""
+    count = max(20, seeds // 2)
+    print(f"\nscores: knowledge_gradient to 5% and 10% of the pool, budget 20%; {count} seeds; shares of best docs")
+    print(f"{'':8}{'correlation':>12}{'':>14}{'score':>16}{'bandit, 5%':>16}{'ranked, 5%':>16}{'ranked, 10%':>16}")
+    print(f"{'':8}{'inside arms':>12}{'between arms':>14}{'alone':>16}")
+    for name, world in (("even", Planted()), ("noisy", NOISY)):
+        for inside, between in ((0.3, 0.0), (0.3, 0.5), (0.3, 0.9), (0.6, 0.0), (0.6, 0.5), (0.6, 0.9)):
+            told = replace(world, prediction=inside, arm_prediction=between)
+            ground = told.draw(np.arange(count))
+            judge, budget = Judge.of(ground), np.full(count, ground.tokens.shape[1] // 5)
+            assert ground.scores is not None
+            alone = (filled(ground.scores, ground.tokens, budget) * judge.rewards).sum(axis=1)
+            few, many = (
+                simulate(
+                    told, _settings(told, "knowledge_gradient", {"tolerance": 0.0}, part), range(count), opening=OPENING
+                )
+                for part in (0.05, 0.1)
+            )
+            print(
+                f"{name:8}{inside:>12}{between:>14}{_interval(alone / judge.best_documents(budget)):>16}"
+                f"{_interval(few.share_documents):>16}{_interval(few.share_ranked):>16}{_interval(many.share_ranked):>16}",
+                flush=True,
+            )
+
+
+def replay(seeds: int, file: Path) -> None:
+    """Print shares by policy on a measurement of every document."""
+    with np.load(file) as stored:
+        measured = {name: stored[name] for name in stored.files}
+    rewards, tokens = measured["rewards"], measured["tokens"]
+    scale = 1 / rewards.std()
+    world = Replay(
+        measured["arm_of"], tokens, scale * (rewards - rewards.mean()), int(measured["arms"]), measured.get("centroids")
+    )
+    pool, budget = len(rewards), int(tokens.sum()) // 100
+    counts = np.bincount(world.arm_of, minlength=world.arms)
+    means = np.bincount(world.arm_of, world.rewards, minlength=world.arms) / np.maximum(counts, 1)
+    between = means[world.arm_of].var() / world.rewards.var()
+    print(
+        f"\n{file.name}: {pool:,} documents, {world.arms} arms; {between:.0%} of variance between arms; {seeds} seeds"
+    )
+    print(HEADER)
+    for row in SOME:
+        policy, given = ALL[row]
+        settings = BanditSettings(
+            block_tokens=budget, max_probes=pool // 5, policy=policy, policy_options=given, grants="final",
+            arms_per_round=max(8, world.arms // 25), probes_per_pull=4,
+        )  # fmt: skip
+        start = time.perf_counter()
+        found = simulate(world, settings, range(seeds), opening=OPENING)
+        _row(row, found, time.perf_counter() - start)
 
 
 def quad(seeds: int, figures: Path | None) -> None:
@@ -130,7 +189,7 @@ def quad(seeds: int, figures: Path | None) -> None:
             lines[f"Quad, {label} a block"] = _curve(found, 0.3)
             _quad_row(f"{name}: Quad's constants, {label} of a cluster a block", found, pool)
         settings = _settings(world, "knowledge_gradient", {"tolerance": 0.0}, 0.2)
-        found = simulate(world, settings, range(count), opening=_opening(world))
+        found = simulate(world, settings, range(count), opening=OPENING)
         lines["knowledge gradient"] = _curve(found, 0.3)
         _quad_row(f"{name}: knowledge_gradient", found, pool)
         if figures:
@@ -247,8 +306,6 @@ def peer(seeds: int, figures: Path | None) -> None:
             means = np.array([rewards[arm, : used[arm]].mean() for arm in range(world.arms)])
             granted[run, np.argsort(-means)[:20]] = 100
         seconds = time.perf_counter() - start
-        from winnow.selection.simulate.judging import Judge
-
         judge = Judge.of(ground)
         share = judge.mass(granted) / judge.mass(judge.best_arms(np.full(count, 2000)))
         print(f"{name:24}{_interval(share):>16}{count / seconds:>8.1f} seeds a second")
@@ -271,10 +328,6 @@ def _scale(world: Planted, seeds: int) -> tuple[int, int]:
     return pool, max(10, min(seeds, seeds * 10_000 // pool))
 
 
-def _opening(world: Planted) -> int:
-    return 2
-
-
 def _interval(values: np.ndarray) -> str:
     return f"{values.mean():.3f} ± {1.96 * values.std(ddof=1) / np.sqrt(len(values)):.3f}"
 
@@ -283,6 +336,16 @@ def _reached(found: Simulated) -> str:
     most = found.curve_probes.max() / found.pool
     probes = found.probes_to(0.95, [int(share * found.pool) for share in GRID if share <= most + 0.01])
     return "never" if probes is None else f"{probes / found.pool:.0%}"
+
+
+def _row(label: str, found: Simulated, seconds: float) -> None:
+    pool = found.pool
+    print(
+        f"{label:22}{_interval(found.share_at(pool // 20)):>16}{_interval(found.share_at(pool // 10)):>16}"
+        f"{_reached(found):>8}{found.probes.mean() / pool:>9.1%}{_interval(found.share):>16}"
+        f"{found.share_documents.mean():>14.3f}{seconds:>6.1f}",
+        flush=True,
+    )
 
 
 def _quad_row(label: str, found: Simulated, pool: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+COLOURS = ("#3b6fb6", "#c2452d", "#3d8f5a", "#7a5aa6", "#b8860b", "#2a9d9d", "#d17fb2", "#6b6b6b", "#8a4b2a", "#9bbf3f")
+
 
 def histogram(values: Sequence[float] | np.ndarray, label: str, log: bool = False) -> bytes:
     """Draw how ``values`` are distributed; ``log`` for quantities that span orders of magnitude."""
@@ -29,12 +31,13 @@ def histogram(values: Sequence[float] | np.ndarray, label: str, log: bool = Fals
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> bytes:
     """Draw one line a name from its (x, y) points."""
-    figure, axes = _figure()
-    for (name, (xs, ys)), colour in zip(lines.items(), ("#3b6fb6", "#c2452d", "#3d8f5a", "#7a5aa6"), strict=False):
-        axes.plot(xs, ys, marker="o", markersize=3, label=name, color=colour)
+    figure, axes = _figure(height=3.0 if len(lines) <= 5 else 4.5)
+    for place, (name, (xs, ys)) in enumerate(lines.items()):
+        style = "-" if place < len(COLOURS) else "--"
+        axes.plot(xs, ys, style, marker="o", markersize=3, label=name, color=COLOURS[place % len(COLOURS)])
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize="medium" if len(lines) <= 5 else "x-small", ncols=1 + (len(lines) > 8))
     return _png(figure)
 
 

@@ -3,8 +3,9 @@ import pytest
 from attribution_models import mean_loss, patterned_docs, random_docs
 from test_stepping import torch_steps
 
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.group_oracle import Rollouts, credit, draw_groups, roll_out
-from winnow.attribution.oracle import AdamW, OneStepOracle
+from winnow.attribution.oracle import OneStepOracle
 
 
 def test_every_document_is_in_every_round_once_whatever_the_order():

@@ -3,10 +3,11 @@ import pytest
 import torch
 from attribution_models import build_llama, mean_loss, own_gradients, patterned_docs, random_docs
 
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.correlation import spearman
 from winnow.attribution.estimators import estimator_names
 from winnow.attribution.influence import GradientInfluence
-from winnow.attribution.oracle import AdamW, OneStepOracle
+from winnow.attribution.oracle import OneStepOracle
 from winnow.attribution.scores import LOSS_NOT_FINITE, TOO_SHORT
 from winnow.errors import UserError
 

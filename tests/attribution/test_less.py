@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from attribution_models import build_llama, random_docs
 from dense_twins import checkpoint_of, mean_token_loss, projected, run_of, site_gradients
 
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.estimators.less import Less
 from winnow.attribution.projection import Projection
 from winnow.attribution.run import Queries, Settings
@@ -70,3 +73,19 @@ def test_what_cannot_be_is_refused(llama, warm_llama):
     model, _ = warm_llama
     with pytest.raises(UserError, match="no exp_avg of"):
         Less().fit(run_of(docs, checkpoint_of(model, state={"lm_head.weight": {}})), Settings())
+
+
+def test_the_decay_rates_that_a_checkpoint_recorded_are_taken(warm_llama):
+    model, state = warm_llama
+    docs, queries, checkpoint = (
+        random_docs(6, seed=3),
+        Queries(random_docs(2, seed=4)),
+        checkpoint_of(model, state=state),
+    )
+
+    def scores(run, **options):
+        return Less().fit(run, Settings("mlp", options=options)).score(queries)
+
+    found = scores(run_of(docs, replace(checkpoint, adamw=AdamW(1.0, (0.5, 0.7)))))
+    np.testing.assert_array_equal(found, scores(run_of(docs, checkpoint), beta1=0.5, beta2=0.7))
+    assert not np.array_equal(found, scores(run_of(docs, checkpoint)))

@@ -5,7 +5,8 @@ import pytest
 import torch
 from attribution_models import build_llama, mean_loss, patterned_docs, random_docs
 
-from winnow.attribution.oracle import AdamW, OneStepOracle, optimizer_state
+from winnow.attribution.adamw import AdamW, optimizer_state
+from winnow.attribution.oracle import OneStepOracle
 from winnow.attribution.scores import LOSS_NOT_FINITE, TOO_SHORT
 from winnow.errors import UserError
 
@@ -124,6 +125,8 @@ def test_a_state_of_another_model_or_a_broken_reference_is_refused(warm_llama):
         OneStepOracle(model, random_docs(2), AdamW(1e-3), wrong)
     with pytest.raises(UserError, match="no reference document"):
         OneStepOracle(model, [np.array([1])], AdamW(1e-3))
+    with pytest.raises(UserError, match="takes no step"):
+        OneStepOracle(model, random_docs(2), AdamW(0.0))
 
 
 def test_the_shares_of_reference_documents_average_to_the_influence(warm_llama):

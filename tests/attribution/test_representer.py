@@ -52,3 +52,19 @@ def test_documents_of_the_querys_kind_score_higher_and_broken_ones_not_at_all(wa
     turned = replace(run, documents=docs[::-1])
     again = make_estimator("representer").fit(turned, Settings()).score(Queries(patterned_docs(3, 0, 7)))
     np.testing.assert_array_equal(again[:, ::-1], scores)
+
+
+def test_a_document_whose_predictions_alone_are_broken_leaves_the_others_theirs(warm_llama):
+    model, _ = warm_llama
+    docs = [np.where(doc == 5, 6, doc) for doc in random_docs(5)]
+
+    def broken(module, arguments, given, output):
+        output.logits[given["input_ids"][:, 0] == 5] = torch.nan
+
+    handle = model.register_forward_hook(broken, with_kwargs=True)
+    try:
+        found = known_of(model, [*docs, np.full(9, 5)])
+    finally:
+        handle.remove()
+    assert found.usable.tolist() == [True] * 5 + [False]
+    torch.testing.assert_close(found.size, known_of(model, docs).size)

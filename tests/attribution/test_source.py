@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from attribution_models import build_llama, random_docs
 
 from winnow.attribution import directional
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.capture import capturing
 from winnow.attribution.curvature import fit_curvature
 from winnow.attribution.directional import query_gradients, score_along
@@ -77,6 +79,10 @@ def test_adams_second_moments_scale_the_rate_unless_asked_not_to():
     plain = make_estimator("source").fit(run, Settings(SCOPE, options={"sgd": 1, "momentum": 0.5})).score(QUERIES)
     scaled = make_estimator("source").fit(run, Settings(SCOPE)).score(QUERIES)
     _close(scaled, plain)  # 1 / sqrt(0.25) = 1 / (1 - 0.5)
+    young = {name: entry | {"step": 1} for name, entry in state.items()}
+    recorded = [replace(one, optimizer=young, adamw=AdamW(1e-9, (0.9, 0.75))) for one in run.checkpoints]
+    found = make_estimator("source").fit(replace(run, checkpoints=tuple(recorded)), Settings(SCOPE)).score(QUERIES)
+    _close(2.0 * found, plain)  # the bias corrected: sqrt(0.25 / (1 - 0.75)) = 1
 
 
 def test_settings_without_a_meaning_are_refused():

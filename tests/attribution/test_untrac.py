@@ -5,7 +5,7 @@ import pytest
 import torch
 from attribution_models import mean_loss, patterned_docs, random_docs
 
-from winnow.attribution.oracle import AdamW
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.untrac import Unlearner, source_influence
 from winnow.errors import UserError
 

@@ -193,3 +193,22 @@ def test_openings_that_take_more_than_all_probes_are_an_error() -> None:
 def test_an_unknown_carry_is_an_error() -> None:
     with pytest.raises(UserError, match="carry"):
         simulate_stages(SMALL, HOW, [0], carry="all")
+
+
+def test_scores_correlate_with_rewards_inside_and_between_arms_as_promised() -> None:
+    world = Planted(arms=300, documents=40, prediction=0.6, arm_prediction=0.4)
+    ground = world.draw(np.arange(10))
+    assert ground.scores is not None
+    rewards, facts = ground.rewards[:, 0], ground.facts()
+    assert facts.features is not None
+    means = ground.sums(rewards) / ground.sizes
+    between = [np.corrcoef(a, b)[0, 1] for a, b in zip(means, facts.features[..., 0], strict=True)]
+    inside = [
+        np.corrcoef(
+            rewards[run] - np.repeat(means[run], ground.sizes),
+            ground.scores[run] - np.repeat(facts.features[run, :, 0], ground.sizes),
+        )[0, 1]
+        for run in range(10)
+    ]
+    assert np.mean(inside) == pytest.approx(0.6, abs=0.02)
+    assert np.mean(between) == pytest.approx(0.4, abs=0.06)

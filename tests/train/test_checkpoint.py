@@ -71,6 +71,10 @@ def test_a_checkpoint_of_another_trainer_is_accepted_in_shards(tmp_path, tokeniz
     tokenizer.save_pretrained(folder)
     (folder / "trainer_state.json").write_text('{"global_step": 30}')
     assert read_state(folder) == {"step": 30}
+    for broken in ("[", "[1]", '{"log_history": [1]}'):
+        (folder / "trainer_state.json").write_text(broken)
+        with pytest.raises(UserError, match="not a record of a training"):
+            read_state(folder)
     log = [{"learning_rate": 2e-4}, {"loss": 3.0, "learning_rate": 1e-4}, {"learning_rate": 0.0}, {"eval_loss": 2.0}]
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 30, "log_history": log}))
     assert (folder / "model.safetensors.index.json").exists() and is_complete(folder)

@@ -53,7 +53,7 @@ class AdamW:
         except (AttributeError, TypeError, ValueError) as error:
             raise UserError(
                 f"the checkpoint's record of its optimizer cannot be read ({error}); mend or remove `optimizer` in its "
-                "winnow.json"
+                "winnow.json (`log_history` in trainer_state.json)"
             ) from error
 
     def decay(self, name: str, parameter: torch.Tensor) -> float:

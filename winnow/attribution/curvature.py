@@ -30,13 +30,13 @@ from winnow.attribution.batching import Batch, batches, canonical_order, uniform
 from winnow.attribution.capture import Capture
 from winnow.attribution.curvature_terms import CovarianceTerms, MomentTerms, Terms
 from winnow.attribution.kronecker import Basis, Curvature, Labels, LayerCurvature
+from winnow.attribution.scores import Progress
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
 BATCH_TOKENS = 1024  # positions in a batch: its logits and gradients fit better in the caches
 T = TypeVar("T", bound=Terms)
 

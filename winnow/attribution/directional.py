@@ -25,7 +25,7 @@ from winnow.attribution.estimators import Context, Directional, Fitted
 from winnow.attribution.ghost import SiteGradients, finite_rows
 from winnow.attribution.run import Queries, Settings, TrainingRun, require_queries
 from winnow.attribution.scores import GRADIENT_NOT_FINITE, LOSS_NOT_FINITE, TOO_SHORT, Progress
-from winnow.attribution.second_moments import BETA2, adam_second_moments
+from winnow.attribution.second_moments import adam_second_moments
 from winnow.attribution.sites import Site
 from winnow.errors import UserError
 
@@ -158,7 +158,7 @@ def fit_directional(
             labels: Labels = "text" if settings.options.get("empirical") else "sampled"
             curvature = fit_curvature(capture, run.documents, context_length(model), labels=labels, seed=settings.seed)
         if estimator.requires_second_moments:
-            beta2 = settings.options.get("beta2", BETA2)
+            beta2 = settings.options.get("beta2", run.final.betas[1])
             moments = adam_second_moments(capture.sites, run.final.optimizer, beta2, capture.device)
     context = Context(settings.damping, curvature, moments)
     return _FittedDirectional(estimator, run.documents, model, settings.scope, context)

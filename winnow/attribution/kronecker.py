@@ -157,4 +157,4 @@ class Curvature:
                     )
                 return cls(layers, **facts)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise UserError(f"{path}: not a curvature file ({error}); fit the curvature again") from error
+            raise UserError(f"{path}: not a curvature file ({error}); delete it and fit the curvature again") from error

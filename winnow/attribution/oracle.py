@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from winnow.attribution.adamw import AdamW, optimizer_state
+from winnow.attribution.adamw import AdamW
 from winnow.attribution.batching import canonical_order, check_documents, tokens_used
 from winnow.attribution.capture import context_length, frozen, vocabulary_size
 from winnow.attribution.scores import (
@@ -40,8 +40,6 @@ from winnow.errors import UserError
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-__all__ = ["AdamW", "OneStepOracle", "measurable", "optimizer_state"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,13 @@ class OneStepOracle:
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        """Measure the reference. Raises :class:`UserError` when its loss is not finite or ``state`` does not fit."""
+        """Measure the reference.
+
+        Raises :class:`UserError` when its loss is not finite, ``state`` does not fit, or the learning rate is not
+        positive.
+        """
+        if not optimizer.learning_rate > 0.0:
+            raise UserError(f"learning rate {optimizer.learning_rate} takes no step; give that of the run's last steps")
         if device is not None:
             model.to(device)
         self.model, self.optimizer = model, optimizer

@@ -27,10 +27,9 @@ import xxhash
 
 from winnow.attribution.autocorrelation import block_height
 from winnow.attribution.batching import Batch, batches, check_documents
-from winnow.attribution.capture import Capture, capturing, token_losses
+from winnow.attribution.capture import Capture, capturing, context_length, token_losses, vocabulary_size
 from winnow.attribution.ghost import SiteGradients
 from winnow.attribution.gradient_store import GradientChunk, GradientStore, StoreIndex
-from winnow.attribution.influence import context_length, vocabulary_size
 from winnow.attribution.projection import Layout, Projection
 from winnow.attribution.scores import GRADIENT_NOT_FINITE, LOSS_NOT_FINITE, TOO_SHORT, Progress
 from winnow.attribution.sites import Site, find_sites

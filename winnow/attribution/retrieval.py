@@ -163,7 +163,8 @@ def _trained(rows: GradientRows, weights: np.ndarray | None, lists: int, probes:
     inner: Any = faiss.index_factory(rows.layout.width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     inner.nprobe = probes or max(1, lists // 8)
     inner.cp.seed = seed
-    inner.train(sample * np.float32(scale))
+    sample *= np.float32(scale)
+    inner.train(sample)
     return inner, scale
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from winnow.attribution.adamw import AdamW
 from winnow.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from winnow.attribution.adamw import AdamW
     from winnow.attribution.bank import SubsetBank
 
 
@@ -32,6 +32,11 @@ class RunCheckpoint:
     steps: int = 1
     optimizer: Mapping[str, Mapping[str, Any]] | None = None
     adamw: AdamW | None = None
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """AdamW's decay rates: those recorded, or else the usual 0.9 and 0.95."""
+        return AdamW.betas if self.adamw is None else self.adamw.betas
 
     @property
     def known_rate(self) -> float:

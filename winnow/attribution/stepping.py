@@ -35,7 +35,8 @@ class Steps:
 
     ``state`` maps a parameter name to its exp_avg, exp_avg_sq and step; a parameter without an entry has zeros, as at
     the start of training, and an entry without exp_avg has no momentum. A parameter that no loss depends on is never
-    moved, as in training. Memory: five floats a parameter beside the model's own, one more than its training takes.
+    moved, as in training. Memory: seven floats a parameter beside the model's own (parameters and both moments twice,
+    and the gradient), where training takes three.
     """
 
     def __init__(

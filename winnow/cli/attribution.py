@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from winnow.cli.attribution_sources import add_sources, sources
 from winnow.cli.attribution_validate import add_validate, validate
@@ -61,7 +60,7 @@ def _bench(options: argparse.Namespace) -> int:
     """Print the leaderboard of a bench."""
     from winnow.attribution.leaderboard import leaderboard
     from winnow.attribution.run import Settings
-    from winnow.cli.show import show_records
+    from winnow.cli.show import rounded, show_records, tell
     from winnow.config import load_config
     from winnow.home import Home
     from winnow.stages.attribution_bench import Request, open_bench
@@ -69,9 +68,6 @@ def _bench(options: argparse.Namespace) -> int:
     home = Home.from_environment(options.home)
     names = tuple(options.estimators.split(",")) if options.estimators else ()
     settings = Settings(projection=options.projection, seed=options.seed)
-
-    def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     request, prepared = open_bench(
         home,
@@ -91,7 +87,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.format != "table":
         show_records(records, options.format)
         return 0
-    measured = [{name: _rounded(row[name]) for name in COLUMNS} for row in records if row["lds"] is not None]
+    measured = [rounded({name: row[name] for name in COLUMNS}, 3) for row in records if row["lds"] is not None]
     if measured:
         show_records(measured, "table")
     bank = prepared.bank
@@ -104,7 +100,3 @@ def _bench(options: argparse.Namespace) -> int:
         if row.reason:
             print(f"{row.estimator}: not measured, {row.reason}")
     return 0
-
-
-def _rounded(value: object) -> object:
-    return float(f"{value:.3g}") if isinstance(value, float) else value

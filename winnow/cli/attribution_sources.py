@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from winnow.cli.similar import count
 
@@ -24,7 +23,7 @@ def add_sources(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def sources(options: argparse.Namespace) -> int:
     """Print a row a source, the most helpful first."""
-    from winnow.cli.show import show_records
+    from winnow.cli.show import rounded, show_records, tell
     from winnow.config import load_config
     from winnow.home import Home
     from winnow.stages.source_influence import influence_of_sources
@@ -34,18 +33,10 @@ def sources(options: argparse.Namespace) -> int:
     config = load_config(home.config)
     with open_published(home, config.store) as connection:
         rows = influence_of_sources(
-            connection, home, config, checkpoint=options.checkpoint, steps=options.steps, say=_say
+            connection, home, config, checkpoint=options.checkpoint, steps=options.steps, say=tell
         )
     if options.format == "table":
         shown = ("source", "influence", "se", "documents", "unlearnt", "items")
-        rows = [{name: _rounded(row[name]) for name in shown} for row in rows]
+        rows = [rounded({name: row[name] for name in shown}) for row in rows]
     show_records(rows, options.format)
     return 0
-
-
-def _rounded(value: object) -> object:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -41,7 +40,7 @@ def _documents(text: str) -> int:
 
 def validate(options: argparse.Namespace) -> int:
     """Print the leaderboard of the checks that ran, and why the others did not."""
-    from winnow.cli.show import show_records
+    from winnow.cli.show import rounded, show_records, tell
     from winnow.config import load_config
     from winnow.home import Home
     from winnow.stages.attribution_validation import read_facts, validate_attribution
@@ -53,21 +52,13 @@ def validate(options: argparse.Namespace) -> int:
     with open_published(home, config.store) as connection:
         found = validate_attribution(
             connection, home, config, checkpoint=options.checkpoint, checks=options.only,
-            documents=options.documents, facts=facts, say=_say,
+            documents=options.documents, facts=facts, say=tell,
         )  # fmt: skip
     rows = found.records()
     if options.format == "table":
-        rows = [{key: _rounded(value) for key, value in one.items()} for one in rows]
+        rows = [rounded(one) for one in rows]
     if rows or options.format != "table":
         show_records(rows, options.format)
     for name, reason in found.skipped.items():
-        print(f"{name} was skipped: {reason}", file=sys.stderr)
+        tell(f"{name} was skipped: {reason}")
     return 0
-
-
-def _rounded(value: object) -> object:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

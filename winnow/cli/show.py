@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +14,16 @@ from uuid import UUID
 
 MOST_ROWS = 1_000
 """A table for people stops here; csv and json print everything."""
+
+
+def rounded(row: Mapping[str, Any], digits: int = 4) -> dict[str, Any]:
+    """Return a record whose floats have so many digits."""
+    return {key: float(f"{value:.{digits}g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+def tell(text: str) -> None:
+    """Tell a person who waits, beside what is printed for programs."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> None:

@@ -169,7 +169,7 @@ def _training_order(ids: np.ndarray, repeats: np.ndarray, seed: int) -> np.ndarr
 
 
 def _document_weights(world: World, preset: Preset, selected: np.ndarray) -> np.ndarray:
-    """Return the weight of each document's loss, float64 ``[N]``: 1, or exp(score), of mean 1 over the chosen tokens."""
+    """Return the weight of each document's loss, float64 ``[N]``: 1, or exp(score) of mean 1 over the chosen tokens."""
     weights = np.ones(len(world.pool))
     if preset.weights is None or "scorer" not in preset.weights or not selected.any():
         return weights

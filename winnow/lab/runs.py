@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -285,24 +285,26 @@ class _Training:
             costs += [replace(cost, at_tokens=read) for cost in chosen.costs]
             chosen_all.append(chosen)
             packed, weights = pack_chosen(lab.pool, chosen, context, lab.eos, windows)
-            rows: list[float] = []
+            rows: list[tuple[float, dict[str, float] | None]] = []
             result = train(
                 model, packed, settings.training(self.request.seed), state.optimizer,
-                lambda now, rows=rows: self._evaluate(now, rows), settings.eval_tokens,
+                partial(self._evaluate, rows), settings.eval_tokens,
                 weights=weights, reweigh=reweighing(preset.weights),
             )  # fmt: skip
             # A later stage begins where the one before ended: its first point is there already.
             points = list(zip([tokens for tokens, _ in result.curve], rows, strict=True))[1 if stage else 0 :]
             self.curve += [read + tokens for tokens, _ in points]
-            self.losses += [loss for _, loss in points]
+            self.losses += [loss for _, (loss, _) in points]
+            self.out += [(read + tokens, out) for tokens, (_, out) in points if out is not None]
             read += result.tokens
             state = state_of(model, self.warm.config, result.optimizer_state, self.warm.tokens + read, settings.lr)
             checkpoints.append(state.checkpoint(settings.training(), f"stage-{stage}"))
             if not preset.replace:
                 available = available.copy()
                 available[chosen.positions] = False
-        items = {name: self._loss(model, tokens)[1] for name, tokens in self._measured().items()}
-        self.out.append((read, {name: self._loss(model, tokens)[0] for name, tokens in self._measured().items()}))
+        measured = {name: self._loss(model, tokens) for name, tokens in self._measured().items()}
+        ended = (read, {name: mean for name, (mean, _) in measured.items()})
+        items = {name: each for name, (_, each) in measured.items()}
         return RunResult(
             key=self.key,
             preset=preset.name,
@@ -312,7 +314,7 @@ class _Training:
             parameters=self.warm.config.parameters,
             tokens=np.array(self.curve, dtype=np.int64),
             losses=np.array(self.losses),
-            out=tuple((tokens, losses) for tokens, losses in self.out),
+            out=(*(one for one in self.out if one[0] < read), ended),
             items=items,
             positions=np.concatenate([one.positions for one in chosen_all]),
             stages=np.concatenate([np.full(len(one.positions), place) for place, one in enumerate(chosen_all)]),
@@ -325,11 +327,18 @@ class _Training:
         targets = {name: target.judging_tokens for name, target in self.lab.targets.items()}
         return targets | {f"source:{name}": tokens for name, tokens in self.lab.held_out.items()}
 
-    def _evaluate(self, model: PreTrainedModel, rows: list[float]) -> float:
+    def _evaluate(self, rows: list[tuple[float, dict[str, float] | None]], model: PreTrainedModel) -> float:
         """Note the judging loss and, now and then, the losses out of domain."""
-        loss = self._loss(model, self.lab.targets[self.request.target].judging_tokens)[0]
-        rows.append(loss)
-        return loss
+        losses = None
+        if len(rows) % self.lab.settings.out_every == 0:
+            losses = {name: self._loss(model, tokens)[0] for name, tokens in self._measured().items()}
+        own = (
+            self._loss(model, self.lab.targets[self.request.target].judging_tokens)[0]
+            if losses is None
+            else (losses[self.request.target])
+        )
+        rows.append((own, losses))
+        return own
 
     def _loss(self, model: PreTrainedModel, items: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
         from winnow.train.evaluate import evaluate_loss

@@ -9,7 +9,7 @@ above the threshold (what even optimism does not put above it is not probed agai
 probe, or the run no probes, its mean has to be above it too), and every pull that leaves the mean above the threshold
 grants a block; what the loop leaves of the budget is filled in the order of the scores. ``final``: an arm is open while
 it has documents to probe; when the probes are spent or the policy is settled, the budget is filled in the order of the
-means.
+means, or (``ranked``) of the documents' values, to which means and an influence model's scores add up.
 
 Source: Quad (arXiv 2409.16986), section 4; the remedies are those of its known defects: standardised rewards, seeded
 probes without replacement, grants capped by what the cluster has, exhausted arms never revived.
@@ -28,6 +28,7 @@ from winnow.selection.arms import PROBE_SALT, Arms
 from winnow.selection.facts import ArmFacts, Prior
 from winnow.selection.ledger import BanditResult, BanditSettings, Pull, bonus_ratio
 from winnow.selection.policies import Policy, Round, policy_class
+from winnow.selection.ranking import ranked_grants, score_slope
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +44,19 @@ def run_bandit(
     token_budget: int,
     settings: BanditSettings,
     facts: ArmFacts | None = None,
+    scores: np.ndarray | None = None,
 ) -> BanditResult:
     """Pull arms until the probes or ``token_budget`` are spent, grant all of it, and return the ledger.
 
     ``opening`` int64 ``[P]`` positions already measured (:func:`opening_probes`) and ``opening_rewards`` float ``[P]``
     their influence; ``measure`` maps positions int64 ``[M]`` to influence float ``[M]``, positive = helpful, and is
-    called once a round. ``facts``: what is known of the arms (:func:`arm_facts`). A reward that is not finite is
-    excluded and counted. The grants sum to exactly ``min(token_budget, arms.pool_tokens)``. Raises :class:`UserError`
-    when no opening reward is finite (a policy without probes needs none).
+    called once a round. ``facts``: what is known of the arms (:func:`arm_facts`). ``scores`` float64 ``[N]``, what an
+    influence model says of the candidates, for grants that are ``ranked`` (without scores these are ``final``). A
+    reward that is not finite is excluded and counted. The grants sum to exactly ``min(token_budget,
+    arms.pool_tokens)``. Raises :class:`UserError` when no opening reward is finite (a policy without probes needs
+    none).
     """
-    run = _Run(arms, measure, min(token_budget, arms.pool_tokens), settings, facts or arm_facts(arms))
+    run = _Run(arms, measure, min(token_budget, arms.pool_tokens), settings, facts or arm_facts(arms), scores)
     run.open(np.asarray(opening, dtype=np.int64), np.asarray(opening_rewards, dtype=np.float64))
     while run.budget_left > 0 and run.round():
         pass
@@ -66,6 +70,7 @@ def run_bandit(
         center=run.center,
         scale=run.scale,
         posterior=run.policy.posterior(),
+        values=run.values(),
     )
 
 
@@ -91,7 +96,13 @@ class _Run:
     """The state of one run; arms are indices into ``arms.clusters``."""
 
     def __init__(
-        self, arms: Arms, measure: Measure, token_budget: int, settings: BanditSettings, facts: ArmFacts
+        self,
+        arms: Arms,
+        measure: Measure,
+        token_budget: int,
+        settings: BanditSettings,
+        facts: ArmFacts,
+        scores: np.ndarray | None,
     ) -> None:
         self.arms, self.measure, self.settings = arms, measure, settings
         self.policy = make_policy(facts, settings, settings.seed)
@@ -105,6 +116,8 @@ class _Run:
         self.left = arms.arm_tokens()
         self.probes_left = settings.max_probes
         self.probe_tokens_left: float = settings.max_probe_tokens or math.inf
+        self.scores = None if settings.grants != "ranked" or scores is None else np.asarray(scores, dtype=np.float64)
+        self.measured = np.full(len(arms.tokens), np.nan)  # standardised rewards
         self.silent = np.zeros(len(arms), dtype=bool)  # probed, but without any finite reward
         self.pulls: list[Pull] = []
         self.probed: list[np.ndarray] = []
@@ -196,8 +209,14 @@ class _Run:
         shares = self.policy.shares()
         if shares is not None:
             wanted = np.minimum(_whole(shares * self.budget_left, self.budget_left), self.left)
-        value = self.policy.values() if self.settings.grants_at_the_end else scores
-        value = np.where(np.isfinite(value) & ~self.silent, value, -np.inf)
+        value = self.values()
+        if self.scores is not None:
+            slope = score_slope(self.arms.arm_of, self.scores, self.measured, len(self.arms))
+            wanted = ranked_grants(self.arms, value, slope, self.scores, self.budget_left)
+            log.info(
+                "a standard deviation of score is worth %.3f of reward within clusters",
+                slope * float(np.nanstd(self.scores)),
+            )
         for arm in np.argsort(-value, kind="stable").tolist():
             rest = self.budget_left - int(wanted.sum())
             wanted[arm] += min(int(self.left[arm]) - int(wanted[arm]), rest)
@@ -208,6 +227,11 @@ class _Run:
                     tokens, "filled",
                 )  # fmt: skip
         log.info("round %d: the rest of the %d tokens granted without probes", self.number, self.budget)
+
+    def values(self) -> np.ndarray:
+        """Return what arms are filled by, standardised; -infinity for an arm of which nothing is known."""
+        value = self.policy.values() if self.settings.grants_at_the_end else self.policy.scores()
+        return np.where(np.isfinite(value) & ~self.silent, value, -np.inf)
 
     def _probe(self, chosen: list[int]) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """Draw and measure the next probes of the chosen arms, as far as documents and probes last."""
@@ -242,6 +266,7 @@ class _Run:
         seen = []
         for arm, probes, rewards in pulls:
             finite = np.isfinite(rewards)
+            self.measured[probes] = (rewards - self.center) / self.scale
             if not finite.all():
                 self.excluded.append(probes[~finite])
             if finite.any() or (not len(probes) and known[arm]):

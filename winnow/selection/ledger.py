@@ -15,7 +15,7 @@ from winnow.selection.neighbours import SHARING
 from winnow.selection.options import Value, read_options
 from winnow.selection.policies import policy_class
 
-GRANTS = ("blocks", "final")
+GRANTS = ("blocks", "final", "ranked")
 
 LEDGER = pa.schema(
     [
@@ -43,7 +43,8 @@ class BanditSettings:
     ``policy`` with its ``policy_options``. ``accept_threshold`` (Quad's tau; 0 = better than the mean of the opening)
     is in standard deviations of the opening rewards, as rewards are (in raw influence for a policy that takes raw
     rewards). ``grants``: ``blocks`` grants ``block_tokens`` with every accepted pull; ``final`` probes first, until the
-    probes are spent or the policy is settled, and grants then, best mean first; "" leaves it to the policy.
+    probes are spent or the policy is settled, and grants then, best mean first; ``ranked`` does too, but each arm as
+    many tokens as it has among the best documents (:mod:`winnow.selection.ranking`); "" leaves it to the policy.
     ``max_probes`` counts documents measured in all, the opening included; ``max_probe_tokens``, if not 0, limits the
     tokens of those after the opening: the first document over it ends the probing. ``neighbour_radius``, if not 0,
     shares rewards between arms with centroids nearer than that. Raises :class:`UserError` on a value out of range.
@@ -81,7 +82,7 @@ class BanditSettings:
     def grants_at_the_end(self) -> bool:
         """Whether tokens are granted after all probes, as they must be where there are none."""
         policy = policy_class(self.policy)
-        return not policy.probing or (self.grants or policy.grants) == "final"
+        return not policy.probing or (self.grants or policy.grants) != "blocks"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class BanditResult:
     ``granted_tokens`` int64 ``[K]`` in the order of ``arms.clusters``; ``probed`` int64 and ``rewards`` float64 are
     the positions measured after the opening and their influence, as measured; ``excluded`` the positions, opening
     included, whose reward was not finite; ``center`` and ``scale`` turn influence into standardised rewards;
-    ``posterior`` is what the policy learnt, in standardised rewards, for the prior of a later run.
+    ``posterior`` is what the policy saw, in standardised rewards, for the prior of a later run; ``values`` float64
+    ``[K]``, what it ranks the arms by in the end, in the same units, -infinity where nothing is known.
     """
 
     pulls: list[Pull]
@@ -129,6 +131,7 @@ class BanditResult:
     center: float
     scale: float
     posterior: Prior
+    values: np.ndarray
 
     @property
     def rounds(self) -> int:

@@ -56,7 +56,7 @@ def gradient_method(config: Config, checkpoint: StoredCheckpoint) -> str:
     """Return the name under which gradient influence at a checkpoint is stored.
 
     It is :func:`gradient_measure`, and after another slash the optimizer's state where the estimator reads it: a
-    registered checkpoint is known by its weights alone, whose file of moments can be another one.
+    registered checkpoint is known by its weights and config.json, beside which the moments can be others.
     """
     from winnow.attribution.estimators import make_directional
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,6 @@ from winnow.stages.loop import Loop
 from winnow.store.judgements import all_texts
 from winnow.store.stage import pinned, stage_key
 from winnow.store.store import Store, load
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

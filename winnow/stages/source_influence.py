@@ -61,7 +61,10 @@ def influence_of_sources(
             drawn[name], sizes[name] = docs, len(own)
     last = ground.state(stored, ground.loaded)
     if last.optimizer is None:
-        raise UserError("the checkpoint has no optimiser state (optimizer.safetensors) to take steps with")
+        raise UserError(
+            f"checkpoint '{stored.name}' has no optimiser state (optimizer.safetensors) to take steps with; choose one "
+            "that was saved with it"
+        )
     say(f"unlearning {len(drawn)} sources at {stored.name}, {steps} steps each")
     optimizer = run_optimizer(TrainingRun((), (last,)), Settings(seed=config.influence.seed))
     unlearner = Unlearner(ground.loaded.model, optimizer, last.optimizer, steps=steps, batch=BATCH)

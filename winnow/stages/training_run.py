@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,10 @@ def run_without_documents(
     connection: Connection, home: Home, config: Config, checkpoint: StoredCheckpoint, loaded: Checkpoint
 ) -> TrainingRun:
     """Return the run, as yet without documents: the checkpoints of the line that are still there."""
-    line = [one.name for one in lineage(connection, checkpoint.name)[:-1] if _is_there(connection, home, one.name)]
-    earlier = [checkpoint_named(connection, home, name) for name in line]
     checkpoints, before = [], 0
-    for one in (*earlier, checkpoint):
+    for one in line_of(connection, home, checkpoint):
         step = max(before + 1, _step(one))
-        checkpoints.append(_run_checkpoint(one, step - before, config, loaded if one is checkpoint else None))
+        checkpoints.append(run_checkpoint(one, config, loaded if one is checkpoint else None, steps=step - before))
         before = step
     return TrainingRun((), tuple(checkpoints), (), _encoding(home, config))
 
@@ -86,12 +85,13 @@ def spill_tokens(connection: Connection, loaded: Checkpoint, ids: np.ndarray, fo
     return TokenFile(folder, len(ids), found())
 
 
-def _is_there(connection: Connection, home: Home, name: str) -> bool:
-    try:
-        checkpoint_named(connection, home, name)
-    except UserError:
-        return False
-    return True
+def line_of(connection: Connection, home: Home, checkpoint: StoredCheckpoint) -> list[StoredCheckpoint]:
+    """Return the checkpoints that a checkpoint comes from and that are still there, the oldest first, itself last."""
+    earlier = []
+    for one in lineage(connection, checkpoint.name)[:-1]:
+        with suppress(UserError):
+            earlier.append(checkpoint_named(connection, home, one.name))
+    return [*earlier, checkpoint]
 
 
 def _step(checkpoint: StoredCheckpoint) -> int:
@@ -101,9 +101,10 @@ def _step(checkpoint: StoredCheckpoint) -> int:
     return int(read_state(checkpoint.path).get("step") or 0)
 
 
-def _run_checkpoint(
-    checkpoint: StoredCheckpoint, steps: int, config: Config, loaded: Checkpoint | None = None
+def run_checkpoint(
+    checkpoint: StoredCheckpoint, config: Config, loaded: Checkpoint | None = None, *, steps: int = 1
 ) -> RunCheckpoint:
+    """Return a checkpoint as estimators take it, reached in so many optimizer steps; ``loaded`` where it is already."""
     from winnow.attribution.adamw import optimizer_state
     from winnow.train.checkpoint import load_optimizer
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from winnow.attribution.adamw import optimizer_state
 from winnow.attribution.capture import context_length
 from winnow.attribution.estimators import make_estimator
 from winnow.attribution.run import Queries, RunCheckpoint, Settings, TrainingRun
@@ -19,9 +18,10 @@ from winnow.config import Config
 from winnow.errors import UserError
 from winnow.home import Home
 from winnow.identity import ids_as_keys, ids_to_numpy, seeded_keys
-from winnow.stages.checkpoints import StoredCheckpoint, adamw_of, checkpoint_named, lineage
+from winnow.stages.checkpoints import StoredCheckpoint
 from winnow.stages.estimates import load_for_attribution
 from winnow.stages.trained_on import texts_of_documents, trained_on
+from winnow.stages.training_run import line_of, run_checkpoint, tokens_of
 
 if TYPE_CHECKING:
     from winnow.store.store import Connection
@@ -129,10 +129,8 @@ class Ground:
 
     def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return tokens with the end-of-text token, as training reads them."""
-        from winnow.train.tokenizer import tokenise
-
         end = np.int32(self.loaded.tokenizer.eos_token_id)
-        return [np.append(ids, end) for ids in tokenise(self.loaded.tokenizer, texts)]
+        return [np.append(ids, end) for ids in tokens_of(self.loaded, texts)]
 
     def losses(self, checkpoint: StoredCheckpoint, documents: Sequence[np.ndarray]) -> np.ndarray:
         from winnow.train.evaluate import evaluate_loss
@@ -141,25 +139,8 @@ class Ground:
         return evaluate_loss(model, documents, self.context, all_windows=False).per_item
 
     def state(self, checkpoint: StoredCheckpoint, loaded: Checkpoint | None = None) -> RunCheckpoint:
-        from winnow.train.checkpoint import load_optimizer
-
-        moments = loaded.optimizer_state if loaded else load_optimizer(checkpoint.path)
-        state = None if moments is None else optimizer_state(moments.step, moments.exp_avg, moments.exp_avg_sq)
-        adamw = adamw_of(checkpoint, self.config)
-        return RunCheckpoint(
-            checkpoint.name,
-            lambda: load_for_attribution(checkpoint).model,
-            learning_rate=adamw.learning_rate,
-            optimizer=state,
-            adamw=adamw,
-        )
+        return run_checkpoint(checkpoint, self.config, loaded)
 
     def line(self) -> list[StoredCheckpoint]:
         """Return the checkpoints of the line that are still there, the oldest first, the present one last."""
-        earlier = []
-        for one in lineage(self.connection, self.stored.name)[:-1]:
-            try:
-                earlier.append(checkpoint_named(self.connection, self.home, one.name))
-            except UserError:
-                continue
-        return [*earlier, self.stored]
+        return line_of(self.connection, self.home, self.stored)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from winnow.train.loop import AdamWState
 
 STATE = "winnow.json"
+TRAINER = "trainer_state.json"
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -136,16 +137,20 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Return a checkpoint's training state: ``winnow.json``, or what a Hugging Face trainer noted, or nothing.
 
     That trainer notes the step, and with every line of its log the learning rate, which is 0 at a schedule's end: the
-    last one that moved anything is taken.
+    last one that moved anything is taken. Raises UserError for a file that is no such record.
     """
-    if (folder / STATE).is_file():
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if (folder / "trainer_state.json").is_file():
-        noted = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        rates = [rate for line in noted.get("log_history", []) if (rate := line.get("learning_rate"))]
-        known = {"optimizer": {"learning_rate": rates[-1]}} if rates else {}
-        return {"step": noted.get("global_step"), **known}
-    return {}
+    path = next((folder / name for name in (STATE, TRAINER) if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        told = dict(json.loads(path.read_text(encoding="utf-8")))
+        if path.name == STATE:
+            return told
+        rates = [rate for line in told.get("log_history") or () if (rate := line.get("learning_rate"))]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a record of a training ({error}); mend or remove it") from error
+    known = {"optimizer": {"learning_rate": rates[-1]}} if rates else {}
+    return {"step": told.get("global_step"), **known}
 
 
 def load_optimizer(folder: Path) -> AdamWState | None:

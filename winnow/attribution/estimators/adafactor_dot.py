@@ -5,7 +5,7 @@ r c^T has the row and column means of Adam's second moment (or is Adafactor's ow
 eta on the document lowers the query's loss by eta times the influence. Source: Shazeer and Stern 2018; Chang et al.
 2024 (TrackStar) normalise gradients so.
 
-``options["beta2"]`` (0.95): the optimiser's, to correct the bias of its first steps.
+``options["beta2"]`` (as recorded, else 0.95): the optimiser's, to correct the bias of its first steps.
 """
 
 from __future__ import annotations

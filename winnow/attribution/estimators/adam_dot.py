@@ -5,7 +5,7 @@ influence <V, G>: Adam divides the document's gradient by sqrt(v), and the produ
 epsilon = ``damping`` times the layer's mean sqrt(v), so weights that never moved do not dominate.
 Source: Xia et al. 2024 (LESS), the optimiser-aware product, without momentum, projection or unit norms.
 
-``options["beta2"]`` (0.95): the optimiser's, to correct the bias of its first steps.
+``options["beta2"]`` (as recorded, else 0.95): the optimiser's, to correct the bias of its first steps.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ a shared token by how rarely it is predicted. epsilon = ``damping`` times the la
 than the damping: ``embeddings+head`` first. Source: Amari 1998 (natural gradient), with the diagonal that Kingma and Ba
 2015, section 3 say v approximates.
 
-``options["beta2"]`` (0.95): the optimiser's, to correct the bias of its first steps.
+``options["beta2"]`` (as recorded, else 0.95): the optimiser's, to correct the bias of its first steps.
 """
 
 from __future__ import annotations

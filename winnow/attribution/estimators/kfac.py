@@ -27,6 +27,4 @@ class Kfac(Directional, name="kfac"):
         if context.curvature is None:
             raise ValueError("kfac needs a fitted curvature")
         layers = context.curvature.layers
-        return {
-            name: layers[name].solve(value, context.damping, kfac=True) for name, value in gradients.items()
-        }
+        return {name: layers[name].solve(value, context.damping, kfac=True) for name, value in gradients.items()}

@@ -9,7 +9,7 @@ the cosine and takes the largest over subtasks; here every query has its own sco
 **Positive = helpful.** All Gamma_i share the momentum m, so scores rank documents and have no meaningful zero.
 
 Source: Xia et al. 2024, sections 3 and 4 (there with low-rank adapters; here with the parameters of the scope).
-``options``: beta1 (0.9), beta2 (0.95), epsilon (1e-8).
+``options``: beta1 and beta2 (as recorded, else 0.9 and 0.95), epsilon (1e-8).
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ def adam_direction(model: nn.Module, checkpoint: RunCheckpoint, settings: Settin
             site.matrix({one: state[one][key] for one in site.parameters}) for key in ("exp_avg", "exp_avg_sq")
         )
         moments[name] = (first, second)
-    options = settings.options
+    options, (beta1, beta2) = settings.options, checkpoint.betas
     return functools.partial(
-        _step, moments, options.get("beta1", 0.9), options.get("beta2", 0.95), options.get("epsilon", 1e-8)
+        _step, moments, options.get("beta1", beta1), options.get("beta2", beta2), options.get("epsilon", 1e-8)
     )
 
 

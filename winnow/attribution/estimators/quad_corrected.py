@@ -51,7 +51,7 @@ class FittedQuad(Fitted):
 
         directions = query_gradients(self.source.model, queries.tokens, self.source.scope)
         for name, layer in self.curvature.layers.items():
-            directions[name] = layer.inverse_product(directions[name], self.damping).float()
+            directions[name] = layer.solve(directions[name], self.damping)
         if self.norms is not None:
             return self.source.cosines(directions, self.norms)
         return self._projected(directions)

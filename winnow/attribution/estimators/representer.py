@@ -78,6 +78,7 @@ def represented(model: nn.Module, docs: Sequence[np.ndarray]) -> Iterator[tuple[
             hidden = output.hidden_states[-1].float().masked_fill(weights == 0.0, 0.0)
             count = len(batch.rows)
             states = (hidden * weights).sum(dim=1)[:count].double().cpu()
+            states[~torch.isfinite(mean[:count].sum(dim=1)).cpu()] = torch.nan
             yield batch.rows, Representation(mean[:count].cpu(), states)
 
 

@@ -14,7 +14,7 @@ H is the Fisher of the mean token loss: Lambda times the mean positions of a doc
 documents' sampled gradients. Under AdamW a layer's step is eta / sqrt(v) times the gradient: where the checkpoints
 kept their optimiser's state, e of a layer is the learning rate over the layer's mean sqrt(v); ``options["sgd"] = 1``
 leaves it alone, and ``options["momentum"]`` (0) divides it by 1 - momentum. ``options["segments"]`` (3);
-``options["beta2"]`` (0.95) of the optimiser.
+``options["beta2"]`` of the optimiser (as recorded, else 0.95).
 
 Source: Bae et al. 2024 (SOURCE), section 3.2 and algorithm 1; the scalar for Adam's preconditioner is ours.
 """
@@ -113,12 +113,11 @@ def _fit_segment(run: TrainingRun, checkpoints: Sequence[RunCheckpoint], setting
 
     from winnow.attribution.capture import capturing, context_length
     from winnow.attribution.curvature import Covariances, add_covariances, add_moments, assemble, eigenbases
-    from winnow.attribution.second_moments import BETA2, adam_second_moments
+    from winnow.attribution.second_moments import adam_second_moments
 
     momentum = settings.options.get("momentum", 0.0)
     if not 0.0 <= momentum < 1.0:
         raise UserError(f"source's momentum {momentum}: it lies between 0 and 1")
-    beta2 = settings.options.get("beta2", BETA2)
     sums, moments, rates = Covariances(), dict[str, torch.Tensor](), list[dict[str, float]]()
     for checkpoint in checkpoints:
         model = checkpoint.load()
@@ -126,6 +125,7 @@ def _fit_segment(run: TrainingRun, checkpoints: Sequence[RunCheckpoint], setting
             add_covariances(sums, capture, run.documents, context_length(model), seed=settings.seed)
             scales = dict.fromkeys(capture.sites, 1.0)
             if checkpoint.optimizer is not None and not settings.options.get("sgd", 0):
+                beta2 = settings.options.get("beta2", checkpoint.betas[1])
                 second = adam_second_moments(capture.sites, checkpoint.optimizer, beta2)
                 scales = {name: max(float(value.sqrt().mean()), 1e-12) for name, value in second.items()}
             rates.append({name: checkpoint.known_rate / (scale * (1 - momentum)) for name, scale in scales.items()})

@@ -8,7 +8,7 @@ columns a layer), or regressed on a bank of models trained on subsets of these v
 item and document. TRAK's kernel is that of the documents scored, so all candidates go in one call. Positive = helpful.
 
 TRAK's gradients are of a document's summed margin, so that long documents weigh more: with ``per_token`` the weights
-are divided by the document's tokens, the measure that a budget of tokens needs.
+are divided by the tokens that were read, the measure that a budget of tokens needs.
 
 Source: Engstrom et al. 2024, "DsDm: Model-Aware Dataset Selection with Datamodels" (arXiv 2401.12926), section 3; the
 released code holds selections only. Park et al. 2023 (TRAK).
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from winnow.attribution.batching import tokens_used
 from winnow.quality.scorers import Fitted, Scorer
 from winnow.quality.scorers.documents import Documents, Scored, ScorerContext, with_reason
 from winnow.selection.options import option
@@ -42,6 +43,7 @@ class FittedDatamodel(Fitted):
     context: ScorerContext
 
     def _score(self, documents: Documents) -> Scored:
+        from winnow.attribution.capture import context_length
         from winnow.attribution.estimators import make_estimator
         from winnow.attribution.run import Queries, Settings, TrainingRun
 
@@ -55,10 +57,13 @@ class FittedDatamodel(Fitted):
         fitted = make_estimator(options.estimator).fit(run, settings)
         weights = fitted.score(Queries(self.context.reference.sorted_rows("tokens")))
         known = weights[np.isfinite(weights).any(axis=1)]  # a reference item of one token says nothing
-        values = known.sum(axis=0) / max(1, len(known))
+        values = known.sum(axis=0) / (len(known) or np.nan)
+        model = self.context.checkpoints[-1].load()
+        used = tokens_used(tokens, context_length(model))
         if options.per_token:
-            values = values / np.maximum(1, [len(document) for document in tokens])
-        flops = 6.0 * sum(map(len, tokens)) * _parameters(self.context) * len(self.context.checkpoints)
+            values = values / np.maximum(1, used)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        flops = 6.0 * float(used.sum()) * parameters * len(self.context.checkpoints)
         return with_reason(values, "it has no finite weight in the datamodel", flops)
 
 
@@ -75,7 +80,3 @@ class Datamodel(Scorer, name="datamodel", needs=("tokens", "reference", "model")
 
     def _fit(self, context: ScorerContext) -> FittedDatamodel:
         return FittedDatamodel(self.options, context)
-
-
-def _parameters(context: ScorerContext) -> int:
-    return sum(parameter.numel() for parameter in context.checkpoints[-1].load().parameters())

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from winnow.errors import UserError
 from winnow.quality.scorers import Fitted, Scorer
 from winnow.quality.scorers.documents import Documents, Scored, ScorerContext, with_reason
 from winnow.selection.options import option
@@ -49,7 +50,7 @@ class FittedRdsPlus(Fitted):
     flops: float = 0.0
 
     def _score(self, documents: Documents) -> Scored:
-        vectors, flops = _represent(self.model, documents, self.options.position_weighted)
+        vectors, flops = _represent(self.model, documents, self.options.position_weighted, self.reference.shape[1])
         blocks = (
             similarities(self.reference[start : start + ITEMS], vectors)
             for start in range(0, len(self.reference), ITEMS)
@@ -80,7 +81,9 @@ class RdsPlus(Scorer, name="rds_plus", needs=("tokens", "reference", "model")):
         model = context.checkpoints[-1].load()
         vectors, flops = _represent(model, context.reference, self.options.position_weighted)
         vectors = vectors[context.reference.by_id()]
-        known = vectors[np.isfinite(vectors).all(axis=1)]
+        known = vectors[np.isfinite(vectors).all(axis=1) & (vectors.shape[1] > 0)]
+        if not len(known):
+            raise UserError("scorer 'rds_plus': no reference item has two tokens and finite hidden states; check them")
         return FittedRdsPlus(model, self.options, known, flops)
 
 
@@ -112,8 +115,8 @@ def round_robin(blocks: Iterable[np.ndarray], items: int, tie_order: np.ndarray)
     return np.where(np.isfinite(first), -first, np.nan)
 
 
-def _represent(model: nn.Module, documents: Documents, weighted: bool) -> tuple[np.ndarray, float]:
-    """Return unit vectors float64 ``[N, H]``, NaN where there is none, and the operations spent."""
+def _represent(model: nn.Module, documents: Documents, weighted: bool, width: int = 0) -> tuple[np.ndarray, float]:
+    """Return unit vectors float64 ``[N, H]``, NaN where there is none, and the operations spent; H >= ``width``."""
     from winnow.attribution.batching import tokens_used
     from winnow.attribution.capture import context_length
     from winnow.attribution.estimators.hidden_state import represent
@@ -122,7 +125,7 @@ def _represent(model: nn.Module, documents: Documents, weighted: bool) -> tuple[
     for _, tokens in documents.batches("tokens", BATCH):
         parts.append(represent(model, tokens, weighted))
         positions += int(tokens_used(tokens, context_length(model)).sum())
-    width = max((part.shape[1] for part in parts), default=0)
+    width = max([width, *(part.shape[1] for part in parts)])  # no columns where no document has a vector
     parts = [part if part.shape[1] == width else np.full((len(part), width), np.nan) for part in parts]
     vectors = np.concatenate(parts) if parts else np.zeros((0, width))
     return vectors, 2.0 * positions * sum(parameter.numel() for parameter in model.parameters())

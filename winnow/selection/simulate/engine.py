@@ -25,7 +25,9 @@ class Simulated:
     """What R runs (one a seed) found.
 
     ``probes`` int64 ``[R]``, all that were measured, the opening included; ``granted`` int64 ``[R, K]`` tokens;
-    ``share`` float64 ``[R]``: mass found / mass of the arms' oracle; ``share_documents``, / mass of the best documents.
+    ``share`` float64 ``[R]``: mass found / mass of the arms' oracle; ``share_documents``, / mass of the best documents;
+    ``share_ranked``, the latter when documents are taken across arms by the arm's value and their own score
+    (:meth:`Judge.ranked`, with the slope that the probes show), NaN without scores.
     ``curve_probes`` int64 ``[T, R]`` and ``curve_share`` float64 ``[T, R]``: after every round, the share that the
     whole budget would have if it were filled by the policy's values at that moment. ``pool`` is the number of
     documents.
@@ -36,6 +38,7 @@ class Simulated:
     granted: np.ndarray
     share: np.ndarray
     share_documents: np.ndarray
+    share_ranked: np.ndarray
     curve_probes: np.ndarray
     curve_share: np.ndarray
     pool: int
@@ -90,10 +93,13 @@ def simulate(
         runs.open(opening)
         look()
         runs.run(look)
-        mass = judge.mass(runs.granted)
+        mass, documents = judge.mass(runs.granted), judge.best_documents(budget)
+        ranked = np.full(len(numbers), np.nan)
+        if ground.scores is not None:
+            ranked = judge.ranked(runs.policy.values(), runs.slope(), budget) / documents
         parts.append(
             Simulated(
-                numbers, runs.probed, runs.granted, mass / best, mass / judge.best_documents(budget),
+                numbers, runs.probed, runs.granted, mass / best, mass / documents, ranked,
                 np.stack(probes), np.stack(shares), ground.tokens.shape[1],
             )
         )  # fmt: skip
@@ -128,6 +134,20 @@ class Runs:
         """Return what the budget would be filled by, -infinity where nothing is known."""
         values = self.policy.values() if self.settings.grants_at_the_end else self.policy.scores()
         return np.where(np.isfinite(values), values, -np.inf)
+
+    def slope(self) -> np.ndarray:
+        """Return what one unit of score is worth within arms by the probes so far, in observed rewards, ``[R]``."""
+        scores, sizes = self.ground.scores, self.sizes
+        assert scores is not None
+        place = np.arange(self.rewards.shape[1]) - np.repeat(self.starts, sizes)
+        seen = place < np.repeat(self.drawn, sizes, axis=1)
+        count = np.maximum(self.drawn, 1)
+        apart = []
+        for table in (scores, (self.rewards - self.center) / self.scale):
+            mean = self.ground.sums(np.where(seen, table, 0.0)) / count
+            apart.append(np.where(seen, table - np.repeat(mean, sizes, axis=1), 0.0))
+        slope = (apart[0] * apart[1]).sum(axis=1) / np.maximum((apart[0] ** 2).sum(axis=1), 1e-300)
+        return np.maximum(slope, 0.0)
 
     def open(self, probes: int) -> None:
         """Probe every arm ``probes`` times as far as it has documents, and standardise by what that gave."""
@@ -244,6 +264,7 @@ def _joined(parts: list[Simulated]) -> Simulated:
 
     return Simulated(
         together("seeds"), together("probes"), together("granted"), together("share"), together("share_documents"),
+        together("share_ranked"),
         np.concatenate([pad(part.curve_probes) for part in parts], axis=1),
         np.concatenate([pad(part.curve_share) for part in parts], axis=1),
         parts[0].pool,

@@ -53,6 +53,18 @@ class Judge:
         given = filled(self.rewards, self.ground.tokens, budget)
         return (given * self.rewards).sum(axis=1)
 
+    def ranked(self, arm_values: np.ndarray, slope: np.ndarray, budget: np.ndarray) -> np.ndarray:
+        """Return the mass of the best documents by a predicted value, float64 ``[R]``, whatever arms they are of.
+
+        The value is that of :mod:`winnow.selection.ranking`; ``arm_values`` float64 ``[R, K]``, ``slope`` ``[R]``.
+        """
+        scores, sizes = self.ground.scores, self.ground.sizes
+        if scores is None:
+            raise ValueError("this world has no scores to rank documents by")
+        own = scores - np.repeat(self.ground.sums(scores) / np.maximum(sizes, 1), sizes, axis=1)
+        values = np.repeat(np.where(np.isfinite(arm_values), arm_values, -np.inf), sizes, axis=1) + slope[:, None] * own
+        return (filled(values, self.ground.tokens, budget) * self.rewards).sum(axis=1)
+
     def _by_score(self, granted: np.ndarray) -> np.ndarray:
         ground = self.ground
         if ground.scores is None:

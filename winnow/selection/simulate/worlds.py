@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,12 +27,12 @@ class Ground:
     centroids: np.ndarray | None = None
     scores: np.ndarray | None = None
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Where each arm's documents begin, int64 ``[K + 1]``."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
 
-    @property
+    @cached_property
     def arm_tokens(self) -> np.ndarray:
         """Tokens of each arm, int64 ``[R, K]``."""
         return self.sums(self.tokens)
@@ -42,9 +43,12 @@ class Ground:
         return np.diff(total[:, self.starts], axis=1)
 
     def facts(self) -> ArmFacts:
-        """Return what a policy is told."""
+        """Return what a policy is told; the arms' mean scores, if there are scores, are their features."""
         sizes = np.broadcast_to(self.sizes, self.arm_tokens.shape)
-        return ArmFacts(sizes, self.arm_tokens, self.centroids)
+        features = None
+        if self.scores is not None:
+            features = (self.sums(self.scores) / np.maximum(sizes, 1))[..., None]
+        return ArmFacts(sizes, self.arm_tokens, self.centroids, features)
 
 
 class World(Protocol):
@@ -65,8 +69,9 @@ class Planted:
     nothing), by a ``linear`` function or, ``curved``, by one of their squares. ``stages``; ``drift`` ``walk``: the
     means keep a share 1 - ``speed`` of their variance from stage to stage and get the rest anew (an autoregression,
     so the spread stays); ``switch``: at the middle stage a share ``speed`` of the arms get new means. ``prediction``:
-    correlation of the documents' scores with their noise. ``unit``: what all rewards are multiplied by, for policies
-    that take them raw.
+    correlation inside an arm of the documents' scores with their rewards at the first stage, ``arm_prediction``
+    between arms (their scores vary as rewards do; 0 and 0: no scores). ``unit``: what all rewards are multiplied by,
+    for policies that take them raw.
     """
 
     arms: int = 100
@@ -83,6 +88,7 @@ class Planted:
     drift: str = "walk"
     speed: float = 0.0
     prediction: float = 0.0
+    arm_prediction: float = 0.0
     unit: float = 1.0
 
     def sizes(self) -> np.ndarray:
@@ -100,7 +106,7 @@ class Planted:
         drawn = [self._draw(int(seed), sizes) for seed in seeds]
         rewards, centroids, scores = (np.stack(parts) for parts in zip(*drawn, strict=True))
         tokens = np.ones((len(seeds), int(sizes.sum())), dtype=np.int64)
-        return Ground(sizes, tokens, rewards, centroids, scores if self.prediction else None)
+        return Ground(sizes, tokens, rewards, centroids, scores if self.prediction or self.arm_prediction else None)
 
     def _draw(self, seed: int, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng((seed, 20240611))
@@ -121,7 +127,10 @@ class Planted:
         scale = np.exp(self.noise_spread * rng.standard_normal(self.arms) - self.noise_spread**2)
         rewards = np.repeat(means, sizes, axis=1) + self.within * np.repeat(scale, sizes) * noise
         doubt = np.sqrt(1 - self.prediction**2) * rng.standard_normal(count)
-        return self.unit * rewards, centroids, self.prediction * noise + doubt
+        level = self.arm_prediction * means[0]
+        level += self.between * np.sqrt(1 - self.arm_prediction**2) * rng.standard_normal(self.arms)
+        scores = np.repeat(level, sizes) + self.within * (self.prediction * noise + doubt)
+        return self.unit * rewards, centroids, scores
 
     def _means(self, rng: np.random.Generator, centroids: np.ndarray) -> np.ndarray:
         inputs = centroids if self.shape == "linear" else (centroids**2 - 1) / np.sqrt(2)
