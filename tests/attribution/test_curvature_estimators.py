@@ -232,7 +232,7 @@ def test_self_influence_is_the_squared_norm_or_its_curvature_form():
 
 def test_another_damping_without_fitting_anew_gives_the_same_scores():
     run = _run(0)
-    for name in ("ekfac", "quad_corrected", "fisher", "datainf"):
+    for name in ("ekfac", "quad_corrected", "fisher", "datainf", "logra", "trak"):
         fitted = make_estimator(name).fit(run, Settings(SCOPE, damping=0.1))
         anew = make_estimator(name).fit(run, Settings(SCOPE, damping=2.0)).score(QUERIES)
         changed = fitted.damped(2.0).score(QUERIES)

@@ -72,7 +72,7 @@ def test_documents_that_hold_an_item_leave_the_pool_and_a_leak_is_refused():
     item = " ".join(f"secret{n}" for n in range(20))
     texts = [f"document {n} " + " ".join(f"p{n}q{m}" for m in range(20)) for n in range(8)] + [f"before {item} after"]
     pool = make_pool(texts, ["s"] * 9, [np.arange(9)] * 9)
-    target = Target("r", ("unlike anything in there at all really", ), (item,))
+    target = Target("r", ("unlike anything in there at all really",), (item,))
     assert leaking(pool, target).sum() == 1
     with pytest.raises(UserError, match="leaks into the pool: 1 documents"):
         require_apart(pool, target)
@@ -141,7 +141,7 @@ def test_what_cannot_be_chosen_is_refused_with_a_reason(lab: Lab):
     without = replace(lab.pool, vectors=None)
     with pytest.raises(UserError, match="needs the documents' vectors"):
         choose(replace(world_of(lab), pool=without), load_preset("quad"), 1024)
-    with pytest.raises(UserError, match="bandit.arms: no such setting"):
+    with pytest.raises(UserError, match=r"bandit\.arms: no such setting"):
         choose(world_of(lab), Preset("x", arms="clusters", bandit={"arms": 3}), 1024)
     with pytest.raises(UserError, match="no measure 'nothing'"):
         choose(world_of(lab), Preset("x", score=(ScoreTerm("nothing"),)), 1024)
@@ -214,7 +214,9 @@ def test_a_preset_that_fails_is_told_and_the_others_are_made(lab: Lab):
     presets = [load_preset("random"), Preset("wrong", score=(ScoreTerm("nothing"),))]
     seen = []
     results, failed = run_all(
-        lab, [Request(one, "first") for one in presets], progress=lambda done, total, request, _: seen.append((done, total))
+        lab,
+        [Request(one, "first") for one in presets],
+        progress=lambda done, total, request, _: seen.append((done, total)),
     )
     assert [one.preset for one in results] == ["random"]
     assert list(failed) == ["wrong on first, seed 0, lab"]

@@ -17,7 +17,7 @@ import numpy as np
 from winnow.attribution.bank import SubsetBank
 from winnow.attribution.bench import Prepared
 from winnow.attribution.damping import against_bank, damped_scores, sweep_damping
-from winnow.attribution.estimators import Estimator, Fitted, estimator_names, make_estimator
+from winnow.attribution.estimators import Estimator, estimator_names, make_estimator
 from winnow.attribution.lds import LDS, ceiling, lds, mean_lds
 from winnow.attribution.run import Queries, Settings, TrainingRun
 from winnow.errors import UserError
@@ -176,6 +176,7 @@ def _tuned(
         best = replace(best, tried=best.tried + 1)
         if reached > best.lds:
             best, fitted = replace(best, settings=tried, lds=reached), other
+        del other  # some hold every document's gradient: never more than the best and the next
     if tune and "damping" in estimator.uses:
         dampings = sorted({best.settings.damping, *GRID["damping"]})
         scores = damped_scores(estimator, run, best.settings, queries, dampings, fitted)
@@ -193,8 +194,7 @@ def _every_checkpoint(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
 
 def _scores(estimator: Estimator, runs: Sequence[TrainingRun], queries: Queries, settings: Settings) -> np.ndarray:
     """Return the scores averaged over the runs, each query's brought to deviation 1 first where there are several."""
-    fitted: list[Fitted] = [estimator.fit(run, settings) for run in runs]
-    scores = [one.score(queries) for one in fitted]
+    scores = [estimator.fit(run, settings).score(queries) for run in runs]
     if len(scores) == 1:
         return scores[0]
     return np.mean([one / np.maximum(np.nanstd(one, axis=1, keepdims=True), 1e-300) for one in scores], axis=0)

@@ -13,11 +13,13 @@ posterior b ~ N(b', B),
 
 h is the best of a few by marginal likelihood, 0 among them: features that explain nothing are left alone, and an arm's
 own rewards outweigh them as they come in. t^2 is the estimate of Paule and Mandel: the t^2 at which
-the sum of (y_i - m)^2 / (t^2 + v_i / n_i) is its expectation, K - 1, with m the mean at the same weights. v_i, the variance of one reward, is the mean of an inverse-gamma posterior
-whose prior is fitted by moments to the variances of all arms; its 2 a_i degrees of freedom are those of ``degrees``.
+the sum of (y_i - m)^2 / (t^2 + v_i / n_i) is its expectation, K - 1, with m the mean at the same weights. v_i, the
+variance of one reward, is the mean of an inverse-gamma posterior whose prior is fitted by moments to the variances of
+all arms; its 2 a_i degrees of freedom are those of ``degrees``.
 
 Source: normal means by empirical Bayes, Efron and Morris, JASA 68 (1973); Paule and Mandel, Journal of Research of the
-National Bureau of Standards 87 (1982); gamma priors on precisions as in variance-adaptive Thompson sampling, arXiv 2303.09033.
+National Bureau of Standards 87 (1982); gamma priors on precisions as in variance-adaptive Thompson sampling, arXiv
+2303.09033.
 """
 
 from __future__ import annotations

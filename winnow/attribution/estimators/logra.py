@@ -12,7 +12,7 @@ Source: Choe et al. 2024, section 3 ("What is your data worth to GPT?"), with it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +67,9 @@ class FittedLogra(Fitted):
         scores[:, self.order] = products(directions, self.rows)
         scores[~usable] = np.nan
         return scores
+
+    def _damped(self, damping: float) -> FittedLogra:
+        return replace(self, damping=damping)
 
 
 class Logra(Estimator, name="logra"):

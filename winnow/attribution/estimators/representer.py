@@ -15,7 +15,7 @@ representers), sections 3 and 4; the metric is ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -152,6 +152,9 @@ class FittedRepresenter(Fitted):
         scores = np.empty_like(total)
         scores[:, self.order] = total
         return scores
+
+    def _damped(self, damping: float) -> FittedRepresenter:
+        return replace(self, damping=damping)
 
 
 class Representer(Estimator, name="representer"):

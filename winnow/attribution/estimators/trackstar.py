@@ -19,7 +19,7 @@ eigenvalue of R. The scores of a query depend on the others asked with it, throu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,6 +87,9 @@ class FittedTrackstar(Fitted):
         scores = np.empty_like(found)
         scores[np.ix_(order, self.order)] = found
         return scores
+
+    def _damped(self, damping: float) -> FittedTrackstar:
+        return replace(self, damping=damping)
 
 
 class Trackstar(Estimator, name="trackstar", needs=frozenset({"optimizer"})):

@@ -16,7 +16,7 @@ Source: Park et al. 2023 (TRAK), section 3 and equation 17.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +57,9 @@ class FittedTrak(Fitted):
         scores = np.empty_like(total)
         scores[:, self.order] = total * doubts / len(self.checkpoints) ** 2
         return scores
+
+    def _damped(self, damping: float) -> FittedTrak:
+        return replace(self, damping=damping)
 
 
 class Trak(Estimator, name="trak"):
