@@ -10,6 +10,7 @@ from assets import (
     duplicates,
     embeddings,
     influence,
+    lab,
     mixture,
     model,
     selection,
@@ -22,7 +23,19 @@ from sensors.curation import curation
 from sensors.inbox import inbox
 from sensors.jobs import JOBS
 
-STAGES = (corpus, signals, duplicates, contamination, embeddings, model, influence, selection, mixture, attribution)
+STAGES = (
+    corpus,
+    signals,
+    duplicates,
+    contamination,
+    embeddings,
+    model,
+    influence,
+    selection,
+    mixture,
+    attribution,
+    lab,
+)
 
 assets = dg.load_assets_from_modules(STAGES)
 

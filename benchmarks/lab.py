@@ -144,14 +144,14 @@ def report(lab: Lab, runs: Sequence[RunResult], folder: Path) -> None:
                 for one in collective_outliers(lab.pool, run.positions, near) if one.collective]  # fmt: skip
     print(outliers_table(outliers) + "\n")
     laws(lab, runs)
-    for target in lab.targets:
+    for target in sorted({run.target for run in runs}):
         (folder / f"curves-{target}.png").write_bytes(curve_plot(runs, target, "lab"))
 
 
 def laws(lab: Lab, runs: Sequence[RunResult]) -> None:
     """Print ranks at two sizes, the ladder of each preset, and its losses against random's."""
     models = sorted({run.model for run in runs})
-    for target in lab.targets:
+    for target in sorted({run.target for run in runs}):
         if len(models) > 1:
             try:
                 print(ranking_text(rank_agreement(runs, target, (models[0], models[1]))) + "\n")

@@ -7,6 +7,7 @@ OF_SHARDS = dg.AssetSelection.assets(
 )
 TRAINING = dg.AssetSelection.assets("train_stage", "validations")
 VALIDATION = dg.AssetSelection.assets("attribution_bench")
+LAB = dg.AssetSelection.assets("lab_runs", "lab_results")
 CONSOLE: dict[str, dict[str, dict[str, dict[str, str]]]] = {"loggers": {"progress": {"config": {}}}}
 
 ingest = dg.define_asset_job(
@@ -14,7 +15,7 @@ ingest = dg.define_asset_job(
 )
 curate = dg.define_asset_job(
     "curate",
-    dg.AssetSelection.all() - OF_SHARDS - TRAINING - VALIDATION,
+    dg.AssetSelection.all() - OF_SHARDS - TRAINING - VALIDATION - LAB,
     config=CONSOLE,
     description="From judged documents to a manifest, for one checkpoint.",
 )
@@ -30,8 +31,11 @@ validate_attribution = dg.define_asset_job(
     config=CONSOLE,
     description="Score the estimators of influence against retraining; minutes, and never by itself.",
 )
+lab = dg.define_asset_job(
+    "lab", LAB, config=CONSOLE, description="Train one model a preset and compare them; hours, and never by itself."
+)
 
-JOBS = [ingest, curate, register, train, validate_attribution]
+JOBS = [ingest, curate, register, train, validate_attribution, lab]
 
 ACTIVE = [
     dg.DagsterRunStatus.QUEUED,

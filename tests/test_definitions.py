@@ -30,6 +30,7 @@ def test_the_code_location_is_loadable() -> None:
         "register",
         "train",
         "validate_attribution",
+        "lab",
     }
     assert {sensor.name for sensor in definitions.defs.sensors or ()} == {"inbox", "checkpoint_folders", "curation"}
 
@@ -74,7 +75,7 @@ def test_every_table_is_made_by_an_asset_or_listed_as_bookkeeping() -> None:
 def test_the_jobs_leave_no_asset_out() -> None:
     covered = {
         key.to_user_string()
-        for name in ("ingest", "curate", "train", "validate_attribution")
+        for name in ("ingest", "curate", "train", "validate_attribution", "lab")
         for key in definitions.defs.resolve_job_def(name).asset_layer.executable_asset_keys
     }
     assert covered == set(asset_groups())

@@ -56,6 +56,9 @@ SUPPORTING = {
     "withdrawn",
     "membership_sets",
     "attribution_bench",  # of a job of its own
+    "lab_runs",  # likewise
+    "lab_curves",
+    "lab_results",
 }
 """Tables that another asset of their stage writes beside its own."""
 

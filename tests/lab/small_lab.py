@@ -52,6 +52,6 @@ def small_target(kind: str, name: str) -> Target:
 
 
 def small_lab(folder: Path, **changes: object) -> Lab:
-    settings = LabSettings(**{**vars(SETTINGS), **changes})  # type: ignore[arg-type]
+    settings = LabSettings(**{**vars(SETTINGS), **changes})
     targets = [small_target("a", "first"), small_target("b", "second")]
     return open_lab(small_pool(), targets, {"lab": SMALL}, settings, folder)

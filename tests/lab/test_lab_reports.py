@@ -197,6 +197,8 @@ def test_copies_and_one_template_among_the_chosen_are_collective_outliers():
     template = next(one for one in found if one.kind == "template" and one.name == "user: | system:")
     assert (template.chosen, template.pool, template.collective) == (0.4, 0.04, True)
     assert not any(one.collective for one in collective_outliers(pool, np.arange(100), near))
+    wordless = make_pool([*texts, "..."], ["s"] * 101, [np.array([1, 2])] * 101)
+    assert len(np.unique(near_groups(wordless))) == 96
     assert "user: / system:" not in outliers_table([("p", template)])
 
 

@@ -46,6 +46,7 @@ def test_held_out_documents_are_drawn_from_each_source_and_spare_what_is_planted
     pool = replace(small_pool(90), planted=np.array(["x", ""] * 45, dtype=object))
     left, drawn = hold_out(pool, 3, seed=0)
     assert set(drawn) == {"a", "b", "c"}
+    assert pool.planted is not None
     assert all(pool.planted[row] == "" for rows in drawn.values() for row in rows)
     assert left.sum() == 90 - sum(map(len, drawn.values()))
 
@@ -154,6 +155,7 @@ def test_repeated_documents_are_read_as_often_and_weights_follow_their_tokens(la
     chosen = choose(world, load_preset("random"), 1024)
     twice = replace(chosen, positions=np.repeat(chosen.positions[:40], 2), weights=np.repeat([1.0, 2.0], 40))
     windows, weights = pack_chosen(lab.pool, twice, 32, 0, 10)
+    assert weights is not None
     assert windows.shape == weights.shape == (10, 32)
     length = lab.pool.lengths[chosen.positions[0]]
     assert windows.reshape(-1)[:length].tolist() == windows.reshape(-1)[length : 2 * length].tolist()
@@ -180,7 +182,9 @@ def test_a_run_is_kept_whole_and_read_again_with_the_same_bits(lab: Lab):
     assert fresh.losses.tobytes() == first.losses.tobytes()
     assert fresh.positions.tobytes() == first.positions.tobytes()
     write_run(path, replace(fresh, seed=99))  # another process was faster: its run stays
-    assert read_run(path).seed == fresh.seed
+    kept = read_run(path)
+    assert kept is not None
+    assert kept.seed == fresh.seed
     (path / "run.json").write_text("{")
     with pytest.raises(UserError, match="not a run of the lab"):
         read_run(path)
@@ -228,6 +232,7 @@ def test_a_preset_that_fails_is_told_and_the_others_are_made(lab: Lab):
 def test_windows_are_weighted_by_their_losses_only_after_the_first_steps():
     reweigh = reweighing({"strategy": "upper", "temperature": 0.4, "from_step": 1})
     losses = np.array([1.0, 2.0, 3.0])
+    assert reweigh is not None
     assert reweigh(losses).tolist() == [1 / 3] * 3
     later = reweigh(losses)
     assert later[2] > later[1] > later[0]

@@ -139,3 +139,31 @@ def test_wrong_settings_a_foreign_state_and_a_diverging_loss_are_user_errors():
         model.model.norm.weight.fill_(float("inf"))
     with pytest.raises(UserError, match="lower lr"):
         train(model, WINDOWS, SETTINGS)
+
+
+def test_windows_of_weight_zero_teach_nothing_and_equal_weights_change_nothing():
+    windows = WINDOWS[:8]
+    plain, weighted, half = (build_model(CONFIG, seed=0) for _ in range(3))
+    settings = dataclasses.replace(SETTINGS, dtype="float32")
+    expected = train(plain, windows, settings)
+    equal = train(weighted, windows, settings, weights=np.full(windows.shape, 2.0, np.float32))
+    np.testing.assert_allclose(equal.train_losses, expected.train_losses, rtol=1e-5)
+    only_first = np.zeros(windows.shape, np.float32)
+    only_first[::2] = 1.0  # of the two windows of each step the first
+    settings = dataclasses.replace(settings, batch_windows=2)
+    kept = train(half, windows, settings, weights=only_first)
+    alone = train(build_model(CONFIG, seed=0), windows[::2], dataclasses.replace(settings, batch_windows=1))
+    np.testing.assert_allclose(kept.train_losses, alone.train_losses, rtol=1e-5)
+
+
+def test_a_step_is_reweighed_by_the_losses_of_its_windows():
+    seen = []
+
+    def hardest(losses: np.ndarray) -> np.ndarray:
+        seen.append(losses)
+        return (losses == losses.max()).astype(np.float64)
+
+    settings = dataclasses.replace(SETTINGS, dtype="float32")
+    result = train(build_model(CONFIG, seed=0), WINDOWS[:8], settings, reweigh=hardest)
+    assert [len(losses) for losses in seen] == [4, 4]
+    np.testing.assert_allclose(result.train_losses, [losses.max() for losses in seen], rtol=1e-6)

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from winnow.cli import attribution, duplicates, influences, keeping, similar
+from winnow.cli import attribution, duplicates, influences, keeping, lab, similar
 
 STAGES = (
     "corpus", "signals", "duplicates", "contamination", "embeddings", "model", "influence", "selection", "mixture",
@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     influences.add_commands(commands)
     attribution.add_commands(commands)
     duplicates.add_commands(commands)
+    lab.add_commands(commands)
     keeping.add_commands(commands)
     return top
 
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from winnow.cli import runs
 
             return int(getattr(runs, options.command)(options))
-        for module in (similar, influences, attribution, duplicates, keeping):
+        for module in (similar, influences, attribution, duplicates, lab, keeping):
             if options.command in module.COMMANDS:
                 return int(getattr(module, options.command)(options))
         from winnow.cli import read

@@ -184,7 +184,7 @@ def near_groups(pool: LabPool, threshold: float = 0.7) -> np.ndarray:
         return np.arange(len(pool))
     found = near_duplicate_groups(
         pool.doc_ids[rows],
-        band_keys(signed, plan.bands),
+        band_keys(signed[rows], plan.bands),
         texts.take(pa.array(rows)),
         threshold,
         plan.sketching.shingling,

@@ -19,6 +19,7 @@ STAGES = {
     "selection": "selection.md",
     "mixture": "mixture.md",
     "attribution": "attribution.md",
+    "lab": "lab.md",
     "bookkeeping": "store.md",
 }
 """The stages in pipeline order, each with its page."""

@@ -12,6 +12,7 @@ from winnow.store.schema.attribution import attribution
 from winnow.store.schema.bookkeeping import bookkeeping
 from winnow.store.schema.corpus import corpus
 from winnow.store.schema.judgements import judgements
+from winnow.store.schema.lab import lab
 from winnow.store.schema.model import model
 from winnow.store.schema.selection import selection
 from winnow.store.schema.table import DOC_ID, Column, Table
@@ -26,5 +27,5 @@ def tables() -> dict[str, Table]:
     """Return every table by name, in the order in which a document travels."""
     return {
         table.name: table
-        for table in (*corpus(), *judgements(), *model(), *selection(), *attribution(), *bookkeeping())
+        for table in (*corpus(), *judgements(), *model(), *selection(), *attribution(), *lab(), *bookkeeping())
     }
