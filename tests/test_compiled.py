@@ -25,7 +25,7 @@ def test_a_cached_loop_is_valid_for_one_state_of_all_kernel_modules():
             if index is not None:
                 cached.append(f"{name}.{function.__name__}")
                 assert index._source_stamp == sources_digest(), cached[-1]
-    assert {name.split(".")[1] for name in cached} == {"contamination", "dedup", "quality", "text"}
+    assert {name.split(".")[1] for name in cached} == {"contamination", "dedup", "quality", "selection", "text"}
 
 
 def test_options_of_a_loop_are_kept():

@@ -83,23 +83,18 @@ class Campaign:
     def world_of_first_moments(self, publishing: tuple[str, ...] = ()) -> None:
         """Kill a world in every step: after its first durable moment, and after the last before its last COMMIT.
 
-        The next run does a step that was not done and goes on. ``publishing`` is as in :meth:`world_of_moments`.
+        A run between does what was not done. ``publishing`` is as in :meth:`world_of_moments`.
         """
         home = self._new_home()
-        undone: list[Step] = []
         for step in self.server.steps:
-            if undone and undone[0][0] != step[0]:
-                self._complain(self._run(home, job=undone[0][0], assets=_assets(undone)), "the rest of a job")
-                undone = []
-            undone.append(step)
             names = self.reference.moments[step[1]]
             for number in sorted({0, max(0, len(names) - 2)}):
                 moment = names[number], names[: number + 1].count(names[number]), "after"
-                self._kill(home, undone, step[1], moment=moment)
-                undone = [step] if number < len(names) - 1 else []
+                self._kill(home, [step], step[1], moment=moment)
             for number in range(1, self.publishing + 1 if step[1] in publishing else 1):
-                self._kill(home, undone or [step], "publish", moment=("", number, "after"))
-                undone = []
+                self._kill(home, [step], "publish", moment=("", number, "after"))
+            if len(names) > 1:  # it was killed before it was done
+                self._complain(self._run(home, job=step[0], assets=_assets([step])), step[1])
         self._end(home)
 
     def world_of_moments(self, publishing: tuple[str, ...] = ()) -> None:

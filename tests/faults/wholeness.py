@@ -252,7 +252,10 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     found = []
     for name in sorted({*ours, *theirs}):
         if ours.get(name) != theirs.get(name):
-            found.append(f"{name}: {_short(ours.get(name))} <> {_short(theirs.get(name))}")
+            mine, other = ours.get(name), theirs.get(name)
+            if isinstance(mine, list) and isinstance(other, list):  # only the rows that the other has not
+                mine, other = [row for row in mine if row not in other], [row for row in other if row not in mine]
+            found.append(f"{name}: {_short(mine)} <> {_short(other)}")
     return found
 
 
